@@ -38,13 +38,13 @@ def read_labels(data: Path) -> Labels:
     """DATA/metadata.csv, checked; InputError names the line (row i is line i + 2) and what to do."""
     file = Path(data) / "metadata.csv"
     metadata = read_table(file, ["image_id", "path", "whale_id"])
-    _refuse(file, metadata["image_id"], metadata["image_id"] == "", "image_id is empty; give every image one")
+    refuse(file, metadata["image_id"], metadata["image_id"] == "", "image_id is empty; give every image one")
     twice = metadata["image_id"].duplicated()
     if twice.any():
         first, second = np.flatnonzero(metadata["image_id"] == metadata["image_id"][twice.idxmax()])[:2]
         raise InputError(f"{file}: lines {first + 2} and {second + 2} have the same image_id "
                          f"{metadata['image_id'][first]!r}; keep one of them")
-    _refuse(file, metadata["path"], metadata["path"].str.contains(OUTSIDE), "path must lie inside the data directory")
+    refuse(file, metadata["path"], metadata["path"].str.contains(OUTSIDE), "path must lie inside the data directory")
     if (metadata["whale_id"] == "").all():
         raise InputError(f"{file}: every whale_id is empty; folds need labelled images")
     whale = pd.factorize(metadata["whale_id"].where(metadata["whale_id"] != ""))[0]
@@ -60,11 +60,12 @@ def column(table: pd.DataFrame, name: str) -> pd.Series:
 def _times(file: Path, metadata: pd.DataFrame, name: str) -> pd.Series:
     text = column(metadata, name)
     times = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
-    _refuse(file, text, times.isna() & (text != ""), f"{name} is not a time; write YYYY-MM-DD or YYYY-MM-DD HH:MM:SS")
+    refuse(file, text, times.isna() & (text != ""), f"{name} is not a time; write YYYY-MM-DD or YYYY-MM-DD HH:MM:SS")
     return times
 
 
-def _refuse(file: Path, value: pd.Series, bad: pd.Series, why: str) -> None:
+def refuse(file: Path, value: pd.Series, bad: pd.Series, why: str) -> None:
+    """InputError with the line and the value of the first row that is bad; row i is line i + 2."""
     if bad.any():
         raise InputError(f"{file}: line {bad.idxmax() + 2}: {value[bad.idxmax()]!r}: {why}")
 

@@ -97,6 +97,33 @@ def label_average_precision(labels: np.ndarray, truth: np.ndarray) -> np.ndarray
     return np.where(right.any(axis=1), 1 / (right.argmax(axis=1) + 1), 0)
 
 
+def area_under_roc(score: np.ndarray, positive: np.ndarray) -> float:
+    """Chance that a positive of `score` (n,) stands above a negative, ties counting 1/2; NaN without both kinds.
+
+        AUC = (sum of the positives' ranks - n1 (n1 + 1) / 2) / (n1 n0)      (Mann and Whitney 1947; ties share a rank)
+    """
+    n_positive = int(positive.sum())
+    ranks = pd.Series(score).rank().to_numpy()[positive]
+    pairs = n_positive * (len(score) - n_positive)
+    return float((ranks.sum() - n_positive * (n_positive + 1) / 2) / pairs) if pairs else float("nan")
+
+
+def brier_score(probability: np.ndarray, outcome: np.ndarray) -> float:
+    """Mean squared distance of a probability (n,) from what came out, 0 or 1 (n,)."""
+    return float(np.mean((probability - outcome) ** 2))
+
+
+def calibration_error(probability: np.ndarray, outcome: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error of a probability (n,) against what came out, 0 or 1 (n,).
+
+        ECE = sum over b of |mean of outcome in b - mean of probability in b| * share of the queries in b
+
+    over `bins` equal bins, b holding (b - 1) / bins < probability <= b / bins and the first bin 0 too (Guo et al. 2017).
+    """
+    bin_number = np.searchsorted(np.arange(1, bins) / bins, probability)
+    return float(np.abs(np.bincount(bin_number, outcome - probability)).sum() / len(probability))
+
+
 def whale_groups(whale_id: pd.Series) -> np.ndarray:
     """Numbers of the groups that are resampled together: queries of one whale, (n,). An unknown whale ("") stands alone."""
     number, names = pd.factorize(whale_id)

@@ -4,10 +4,11 @@ Reads submission.csv (`query_id,database_image_id,score`, or `Image,Id` / `image
 where they exist, the scenarios in the fold's `test/` and the whales in its `labels.csv`.
 Writes score.json, and with --per-query a row per query of the truth.
 
-    python -m eval.score submission.csv folds/0/truth.csv --json score.json
+    python -m eval.score submission.csv folds/0/truth.csv --json score.json [--probabilities probabilities.csv]
 
 Expect a short table. `official` is the organisers' number, `strict` the same for a file that breaks no rule, with a
-missing query counted as 0. A file that breaks a rule is told line by line and the exit status is 2.
+missing query counted as 0. A file that breaks a rule is told line by line and the exit status is 2. With calibrated
+probabilities `eval.openset` adds `open_set`: how well unknown whales are told.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from eval import metrics
+from eval import metrics, openset
 from eval.files import InputError, read_table, run, write_json, write_table
 from eval.rules import COLUMNS, LABEL_COLUMNS, LABEL_LIMIT, Scenarios
 from eval.rules import image_rules, label_rules, listed, once, read_scenarios, within_0_and_1
@@ -186,6 +187,15 @@ def summarise(per_query: pd.DataFrame, breaches: list[str]) -> dict:
     }
 
 
+def open_set(probabilities: Path, truth: Path, data: Path | None, per_query: pd.DataFrame) -> dict:
+    """The key `open_set`; a query that the scenarios ask and the truth does not match is of an unknown whale."""
+    if not read_truth(truth)[1]:
+        return openset.of_labels(probabilities, per_query)
+    scenarios, matched = neighbouring_scenarios(truth, data), pd.Index(per_query.query_id)
+    asked = matched.union(scenarios.queries.query_id, sort=False) if scenarios else matched
+    return openset.of_scenarios(probabilities, asked, asked.isin(matched))
+
+
 def read_per_query(path: Path) -> pd.DataFrame:
     """The table that --per-query wrote, number for number."""
     table = read_table(path, ["query_id", "scenario_id", "query_image_id", "whale_id", "n_pos", *MEASURES])
@@ -211,9 +221,12 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, help="whales of the images (default: labels.csv beside the truth)")
     parser.add_argument("--json", type=Path, help="write the scores here")
     parser.add_argument("--per-query", type=Path, help="write a row per query here")
+    parser.add_argument("--probabilities", type=Path, help="table query_id,Id,probability (Image,Id,probability): adds open_set")
     arguments = parser.parse_args()
     evaluation = evaluate(arguments.submission, arguments.truth, arguments.data, arguments.labels)
     summary = summarise(evaluation.per_query, evaluation.breaches)
+    if arguments.probabilities:
+        summary["open_set"] = open_set(arguments.probabilities, arguments.truth, arguments.data, evaluation.per_query)
     if arguments.json:
         write_json(summary, arguments.json)
     if arguments.per_query:
@@ -221,6 +234,8 @@ def main() -> None:
     for warning in evaluation.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     show(summary)
+    if arguments.probabilities:
+        openset.show(summary["open_set"])
     if evaluation.breaches:
         print("rules broken:", *evaluation.breaches, sep="\n  ")
         raise InputError(f"{arguments.submission}: breaks the rules, so there is no strict score; {evaluation.breaches[0]}")

@@ -20,6 +20,7 @@ from solution import images, recipe
 from solution.deadline import Deadline
 from solution.device import chosen, default_workers
 from solution.files import STRICT, Complaints, natural, progress, run, write_arrays, write_json
+from solution.images import View
 from solution.rank import Embeddings
 
 BATCH = 32  # images
@@ -27,22 +28,22 @@ HELD_BYTES = 8 << 30  # of resized photographs at most, and no more than half of
 
 
 class Pixels:
-    """The photographs of `table` at each of several sizes, decoded once for all passes over them.
+    """The photographs of `table` in each of several views, decoded once for all passes over them.
 
     The first pass decodes and keeps; a collection too large to keep is decoded again in every pass.
     """
 
-    def __init__(self, table: pd.DataFrame, data: Path, sizes: List[int], workers: int, complaints: Complaints = STRICT) -> None:
+    def __init__(self, table: pd.DataFrame, data: Path, views: List[View], workers: int, complaints: Complaints = STRICT) -> None:
         box = images.boxes(table, data, complaints)
         kind = images.Photographs if complaints.strict else images.Readable
-        self.photographs, self.workers, self.complaints = kind(table.path, sizes, box), workers, complaints
+        self.photographs, self.workers, self.complaints = kind(table.path, views, box), workers, complaints
         self.count, self.told = len(table), set()
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        self.kept = len(table) * sum(size**2 * 3 for size in sizes) <= min(HELD_BYTES, memory // 2)
+        self.kept = len(table) * sum(view.size**2 * 3 for view in views) <= min(HELD_BYTES, memory // 2)
         self.decoding, self.decoded = iter(()), 0
-        self.held = {size: np.empty((len(table) if self.kept else BATCH, size, size, 3), np.uint8) for size in sizes}
+        self.held = {view: np.empty((len(table) if self.kept else BATCH, view.size, view.size, 3), np.uint8) for view in views}
 
-    def batches(self, size: int) -> Iterator[Tuple[slice, np.ndarray]]:
+    def batches(self, view: View) -> Iterator[Tuple[slice, np.ndarray]]:
         """Rows and their images (n, size, size, 3) uint8, in order."""
         if not self.kept or self.decoded == 0:
             self.decoding, self.decoded = self.decode(), 0
@@ -50,7 +51,7 @@ class Pixels:
             rows = slice(start, min(start + BATCH, self.count))
             if self.decoded < rows.stop:
                 self.decode_next(rows)
-            yield rows, self.held[size][self.place(rows)]
+            yield rows, self.held[view][self.place(rows)]
 
     def place(self, rows: slice) -> slice:
         """Where the images of `rows` lie in `held`: at their own rows, or at the start where only one batch is held."""
@@ -83,13 +84,17 @@ class Pixels:
             if problem and number not in self.told and self.photographs.paths[number]:
                 self.complaints.add(problem)
                 self.told.add(number)
-        for size, array in zip(self.photographs.sizes, arrays):
-            self.held[size][self.place(rows)] = array
+        for view, array in zip(self.photographs.views, arrays):
+            self.held[view][self.place(rows)] = array
         self.decoded = rows.stop
 
 
-def sizes(specs: List[recipe.Spec]) -> List[int]:
-    return sorted({spec.test_size for spec in specs})
+def view_of(spec: recipe.Spec) -> View:
+    return View(spec.test_size, spec.model.box_margin)
+
+
+def views(specs: List[recipe.Spec]) -> List[View]:
+    return sorted({view_of(spec) for spec in specs})
 
 
 Pass = Tuple[recipe.Spec, bool]  # a model over all images, or over all mirror images
@@ -108,7 +113,7 @@ def embed_pass(engine, mirrored: bool, pixels: Pixels, deadline: Deadline) -> Op
     result, start = np.empty((pixels.count, engine.width), np.float32), 0.0
     steps = -(-pixels.count // BATCH)
     label = f"{engine.spec.name}{' mirrored' if mirrored else ''}"
-    for step, (rows, batch) in enumerate(progress(pixels.batches(engine.spec.test_size), label, steps), 1):
+    for step, (rows, batch) in enumerate(progress(pixels.batches(view_of(engine.spec)), label, steps), 1):
         result[rows] = engine(batch, mirrored)
         if step == 1:
             start = time.monotonic()
@@ -163,7 +168,7 @@ def main() -> None:
     specs, table = recipe.specs(args.weights), images.listed(args.data)
     device = chosen(args.device)
     workers = default_workers(device) if args.workers is None else args.workers
-    pixels = Pixels(table, args.data, sizes(specs), workers)
+    pixels = Pixels(table, args.data, views(specs), workers)
     save(embed(pixels, specs, Engines(args.weights, device), table.image_id.to_numpy(str)), specs, args.output)
     print(f"{args.output}: {len(table)} photographs embedded by {len(specs)} models")
 

@@ -1,4 +1,4 @@
-"""The training of one model: batches that depend on (seed, epoch, image) only, the schedule, checkpoints, and the loop."""
+"""The training of one model: its steps, its checkpoints, and the loop."""
 
 import contextlib
 import csv
@@ -11,117 +11,52 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 import lightning_fabric
 import numpy as np
 import torch
 from lightning_fabric.plugins.precision import MixedPrecision
+from lightning_fabric.strategies import DDPStrategy
 from torch import nn
-from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from solution import models, recipe
-from solution.augment import Augmentation
+from solution import gallery, models, recipe, schedule
+from solution.batches import Augmented, Batches, TrainingSet
 from solution.files import Failure, InputError, arrays, progress, whole, write_arrays
-from solution.heads import SubCentreArcFace
-from solution.images import Photographs
+from solution.losses import Objective
 from solution.weights import load_pretrained
 
-HELD_BYTES = 8 << 30  # decoded training images are kept in memory up to here, beyond it they are decoded in every epoch
-READ = 64  # images
 CHECK_STEPS = 20  # between looks at the loss, each of which waits for the GPU
 
 
-@dataclass(frozen=True)
-class TrainingSet:
-    """Labelled photographs: `labels` (n,) whole numbers from 0, `fingerprint` of the table and the files' sizes."""
-
-    photographs: Photographs
-    labels: np.ndarray
-    fingerprint: str
-
-    @property
-    def counts(self) -> np.ndarray:
-        return np.bincount(self.labels)
-
-
-class Augmented(Dataset):
-    """Training items by (epoch, number): an augmented image (size, size, 3) uint8 and its label."""
-
-    def __init__(self, training: TrainingSet, spec: recipe.Spec, seed: int, workers: int) -> None:
-        self.photographs, self.labels, self.seed = training.photographs, training.labels, seed
-        self.augmentation = Augmentation(spec.augment, spec.train.size)
-        self.held: Optional[np.ndarray] = None
-        if len(self.labels) * spec.train.size**2 * 3 <= HELD_BYTES:
-            loader = DataLoader(training.photographs, batch_size=READ, num_workers=workers)
-            self.held = np.empty((len(self.labels), spec.train.size, spec.train.size, 3), np.uint8)
-            for number, batch in enumerate(progress(loader, f"{spec.name}: reading")):
-                self.held[number * READ : (number + 1) * READ] = batch[0]
-
-    def __getitem__(self, key: Tuple[int, int]) -> Tuple[np.ndarray, int]:
-        epoch, number = key
-        image = self.photographs[number][0] if self.held is None else self.held[number]
-        return self.augmentation(image, (self.seed, epoch, number)), int(self.labels[number])
-
-
-class Batches:
-    """The batches of one epoch for one of `world` processes, from `step` on; the last incomplete batch is dropped."""
-
-    def __init__(self, images: int, batch_size: int, seed: int, rank: int, world: int) -> None:
-        self.images, self.batch_size, self.seed, self.rank, self.world = images, batch_size, seed, rank, world
-        self.epoch = self.step = 0
-
-    @property
-    def steps(self) -> int:
-        return self.images // self.batch_size
-
-    def __len__(self) -> int:
-        return self.steps - self.step
-
-    def __iter__(self) -> Iterator[List[Tuple[int, int]]]:
-        shuffled = np.random.default_rng((self.seed, self.epoch)).permutation(self.images)
-        for step in range(self.step, self.steps):
-            batch = shuffled[step * self.batch_size : (step + 1) * self.batch_size]
-            yield [(self.epoch, int(number)) for number in batch[self.rank :: self.world]]
-
-
 class Trainee(nn.Module):
-    """A model and its head as one module: images (n, 3, size, size) and labels (n,) to the mean loss."""
+    """A model and what it is trained against as one module: images (n, 3, size, size), labels and species (n,) to the loss.
 
-    def __init__(self, spec: recipe.Spec, counts: np.ndarray) -> None:
+    With mixup each image holds `share` of itself and the rest of the image that `order` (n,) names; so does its loss.
+    """
+
+    def __init__(self, spec: recipe.Spec, training: TrainingSet) -> None:
         super().__init__()
         self.model = models.EmbeddingModel(spec.model)
-        self.head = SubCentreArcFace(self.model.width, torch.from_numpy(counts), spec.head)
+        self.objective = Objective(spec.model.parts, self.model.part_width, torch.from_numpy(training.counts), len(training.species_names), spec.head)
 
-    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(self.head(self.model(images), labels), labels)
-
-
-def learning_rate_factor(epoch: int, train: recipe.Train) -> float:
-    """The share of the full learning rate in an epoch 0 .. E-1, linear from `final_factor` to 1 over w = warmup * E epochs,
-    then a half cosine: f + (1 - f) e/w for e < w, else f + (1 - f) (1 + cos(pi (e - w)/(E - w)))/2. w is not rounded."""
-    ramp, low = train.warmup * train.epochs, train.final_factor
-    if epoch < ramp:
-        return low + (1 - low) * epoch / ramp
-    return low + (1 - low) * (1 + math.cos(math.pi * (epoch - ramp) / (train.epochs - ramp))) / 2
+    def forward(self, images: torch.Tensor, labels: torch.Tensor, species: torch.Tensor, order: Optional[torch.Tensor] = None, share: float = 1.0) -> torch.Tensor:
+        if order is None:
+            return self.objective(self.model(images), labels, species)
+        embeddings = self.model(share * images + (1 - share) * images[order])
+        return share * self.objective(embeddings, labels, species) + (1 - share) * self.objective(embeddings, labels[order], species[order])
 
 
-def optimiser_for(trainee: Trainee, train: recipe.Train) -> torch.optim.AdamW:
-    """AdamW with the backbone at one learning rate, neck and head at another (pooling has no parameters)."""
-    slow, fast = list(trainee.model.backbone.parameters()), [*trainee.model.neck.parameters(), *trainee.head.parameters()]
-    groups = [{"params": slow, "lr": train.learning_rate}, {"params": fast, "lr": train.head_learning_rate}]
-    return torch.optim.AdamW(groups, weight_decay=train.weight_decay)
-
-
-def launched(device: str, precision: str) -> lightning_fabric.Fabric:
+def launched(device: str, train: recipe.Train) -> lightning_fabric.Fabric:
     """Lightning Fabric on this process, or on all processes that torchrun started; CPUs train in float32."""
+    precision = train.precision
     local, world = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     plugins = []
     if device == "cuda" and precision != "fp32":
         scaler = torch.amp.GradScaler("cuda") if precision == "fp16" else None
         plugins = [MixedPrecision("16-mixed" if precision == "fp16" else "bf16-mixed", "cuda", scaler)]
-    fabric = lightning_fabric.Fabric(accelerator=device, devices=local, num_nodes=world // local, strategy="ddp" if world > 1 else "auto", plugins=plugins)
+    fabric = lightning_fabric.Fabric(accelerator=device, devices=local, num_nodes=world // local, strategy=DDPStrategy(find_unused_parameters=train.frozen_epochs > 0) if world > 1 else "auto", plugins=plugins)
     fabric.launch()
     return fabric
 
@@ -146,14 +81,15 @@ class Fitting:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS sums in any order
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.deterministic = True
-        self.fabric = launched(device, spec.train.precision)
+        self.fabric = launched(device, spec.train)
         self.progress = Progress(json.dumps([recipe.plain(spec), seed, training.fingerprint, self.fabric.world_size]))
         torch.manual_seed(seed)
-        self.trainee = Trainee(spec, training.counts).to(memory_format=torch.channels_last)
+        self.trainee = Trainee(spec, training).to(memory_format=torch.channels_last)
         self.source = load_pretrained(self.trainee.model, spec.model)
-        self.module, self.optimiser = self.fabric.setup(self.trainee, optimiser_for(self.trainee, spec.train))
-        self.batches = Batches(len(training.labels), spec.train.batch_size, seed, self.fabric.global_rank, self.fabric.world_size)
-        if self.batches.steps == 0 < spec.train.epochs:
+        model = self.trainee.model
+        self.module, self.optimiser = self.fabric.setup(self.trainee, schedule.optimiser_for(model.backbone, [model.necks, self.trainee.objective], spec.train))
+        self.batches = Batches(training.all_labels, spec.train, seed, self.fabric.global_rank, self.fabric.world_size)
+        if self.batches.steps == 0 < spec.train.all_epochs:
             raise InputError(f"{spec.name}: train.batch_size {spec.train.batch_size} is more than the {len(training.labels)} labelled images")
         if spec.train.batch_size % self.fabric.world_size:
             raise InputError(f"{spec.name}: train.batch_size {spec.train.batch_size} does not divide among {self.fabric.world_size} processes")
@@ -167,7 +103,7 @@ class Fitting:
 
     def fit(self, stop: Callable[[], bool], validate: Optional[Callable[[models.EmbeddingModel], Dict[str, float]]] = None) -> bool:
         """Trains to the last epoch; False where `stop()` said so before, with a checkpoint written. InputError on a bad checkpoint."""
-        while self.progress.epoch < self.spec.train.epochs:
+        while self.progress.epoch < self.spec.train.all_epochs:
             if not self.epoch(stop):
                 self.save_checkpoint()
                 return False
@@ -181,30 +117,36 @@ class Fitting:
         """One epoch, or what is left of it; False where it was stopped between two steps."""
         now, started = self.progress, time.perf_counter() - self.progress.seconds
         self.batches.epoch, self.batches.step = now.epoch, now.step
-        for group, full in zip(self.optimiser.param_groups, (self.spec.train.learning_rate, self.spec.train.head_learning_rate)):
-            group["lr"] = full * learning_rate_factor(now.epoch, self.spec.train)
+        schedule.freeze(self.trainee.model.backbone, now.epoch < self.spec.train.frozen_epochs)
         self.module.train()
         total = torch.tensor(now.loss, device=self.fabric.device, dtype=torch.float64)
-        for images, labels in progress(self.loader, f"{self.spec.name}: epoch {now.epoch + 1}"):
+        for batch in progress(self.loader, f"{self.spec.name}: epoch {now.epoch + 1}"):
             if self.on_first(stop):
                 now.loss, now.seconds = self.checked(total), time.perf_counter() - started
                 return False
-            total += self.step(images, labels)
+            total += self.step(*batch)
             now.step += 1
             if now.step % CHECK_STEPS == 0:
                 self.checked(total)
         mean = self.checked(total) / self.batches.steps
-        now.log.append({"epoch": now.epoch, "learning_rate": self.optimiser.param_groups[0]["lr"], "loss": mean, "seconds": time.perf_counter() - started})
+        now.log.append({"epoch": now.epoch, "learning_rate": self.optimiser.param_groups[1]["lr"], "loss": mean, "seconds": time.perf_counter() - started})
         now.epoch, now.step, now.loss, now.seconds = now.epoch + 1, 0, 0.0, 0.0
         return True
 
-    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        torch.manual_seed(int(np.random.SeedSequence((self.seed, self.progress.epoch, self.progress.step)).generate_state(1)[0]))
-        device = self.fabric.device
-        pixels = models.normalised(images.to(device, non_blocking=True), self.spec.model)
-        loss = self.module(pixels, labels.to(device, non_blocking=True))
+    def step(self, images: torch.Tensor, labels: torch.Tensor, species: torch.Tensor) -> torch.Tensor:
+        train, now = self.spec.train, self.progress
+        random = np.random.SeedSequence((self.seed, now.epoch, now.step))
+        torch.manual_seed(int(random.generate_state(1)[0]))
+        learning_rates, beta = schedule.rates(now.epoch, now.step, self.batches.steps, train)
+        for group, learning_rate in zip(self.optimiser.param_groups, learning_rates):
+            group["lr"], group["betas"] = learning_rate, (beta, train.beta2)
+        images, labels, species = (tensor.to(self.fabric.device, non_blocking=True) for tensor in (images, labels, species))
+        mixing = (torch.randperm(len(labels)), np.random.default_rng(random).beta(train.mixup, train.mixup)) if train.mixup else ()
+        loss = self.module(models.normalised(images, self.spec.model), labels, species, *mixing)
         self.optimiser.zero_grad()
         self.fabric.backward(loss)
+        if train.clip:
+            self.fabric.clip_gradients(self.module, self.optimiser, max_norm=train.clip, error_if_nonfinite=False)
         self.optimiser.step()
         return loss.detach()
 
@@ -222,9 +164,9 @@ class Fitting:
 
     def say(self) -> None:
         if self.fabric.global_rank == 0:
-            row, left = self.progress.log[-1], self.spec.train.epochs - self.progress.epoch
+            row, left = self.progress.log[-1], self.spec.train.all_epochs - self.progress.epoch
             score = f", MAP@20 {row['map20']:.3f}" if "map20" in row else ""
-            print(f"{self.spec.name}: epoch {self.progress.epoch}/{self.spec.train.epochs}, loss {row['loss']:.3f}{score}, {row['seconds']:.0f} s, {left * row['seconds'] / 60:.0f} min left", file=sys.stderr)
+            print(f"{self.spec.name}: epoch {self.progress.epoch}/{self.spec.train.all_epochs}, loss {row['loss']:.3f}{score}, {row['seconds']:.0f} s, {left * row['seconds'] / 60:.0f} min left", file=sys.stderr)
 
     @property
     def scaler(self) -> Optional[torch.amp.GradScaler]:
@@ -264,6 +206,10 @@ class Fitting:
                 writer = csv.DictWriter(file, columns, lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(self.progress.log)
+            if self.trainee.objective.total is not None:
+                linear, known = self.trainee.objective.total[1], self.training.whale_ids  # mirror images' own whales come after these
+                values = (tensor.detach().cpu().numpy()[: len(known)] for tensor in (linear.weight, linear.bias))
+                gallery.write_classifier(gallery.Classifier(known, *values), weights, self.spec.name)
             models.save(self.trainee.model, self.spec, weights)
             self.checkpoint.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # it still holds checkpoints of other models, or was never made
@@ -289,8 +235,8 @@ def trial(spec: recipe.Spec, training: TrainingSet, seed: int, device: str) -> T
     seconds = []
     for _ in range(4):
         start = time.perf_counter()
-        for images, labels in fitting.loader:
-            fitting.checked(fitting.step(images, labels))
+        for batch in fitting.loader:
+            fitting.checked(fitting.step(*batch))
         seconds.append(time.perf_counter() - start)
     if device == "cuda":
         return min(seconds[1:]), torch.cuda.max_memory_allocated() / 2**20

@@ -1,10 +1,10 @@
-"""What an image becomes: read once, cropped to its box where there is one, resized to every size that is asked for."""
+"""What an image becomes: read once, cropped to its box where there is one, resized to every view that is asked for."""
 
 import io
 import os
 import warnings
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -15,6 +15,14 @@ from solution.files import STRICT, Complaints, InputError, read_table
 
 Box = Tuple[float, float, float, float]
 
+
+class View(NamedTuple):
+    """What a model looks at: the square's side in pixels, and the share of a box's sides by which each is moved out."""
+
+    size: int
+    box_margin: float = 0.0
+
+
 MAX_PIXELS = 200_000_000  # larger files are refused from their header, before memory is taken for them
 MAX_SIDE = 65_535  # as of a JPEG; resizing one side of a ribbon takes memory by the other
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -22,22 +30,21 @@ END_OF_JPEG = b"\xff\xd9"
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `read` says the same as an error
 
 
-def read(path: Path, box: Optional[Box] = None) -> Image.Image:
-    """An RGB image in the orientation in which a viewer shows it (EXIF), cut to `box` (x0, y0, x1, y1 in those pixels).
+def read(path: Path) -> Image.Image:
+    """An RGB image in the orientation in which a viewer shows it (EXIF).
 
     InputError where the file is missing, is no image, or has more than 200 megapixels or 65,535 pixels on a side.
     """
     if not path:
         raise InputError("no path")  # said already, by `asked_for`
     try:
-        image = decoded(Path(path).read_bytes())
+        return decoded(Path(path).read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; metadata.csv names it") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: not a readable image: of no format that is known here") from None
     except Exception as error:  # each decoder has its own kinds for damaged bytes
         raise InputError(f"{path}: not a readable image: {error}") from None
-    return image.crop(within(box, image.size)) if box else image
 
 
 def decoded(content: bytes) -> Image.Image:
@@ -73,19 +80,28 @@ def square(image: Image.Image, size: int) -> np.ndarray:
     return np.array(image.resize((size, image.height), Image.BICUBIC).resize((size, size), Image.BICUBIC))
 
 
-class Photographs:
-    """The photographs of a data directory by their number: `photographs[i]` is one array (size, size, 3) uint8 per size."""
+def cropped(image: Image.Image, box: Optional[Box], margin: float) -> Image.Image:
+    """The image cut to `box` (x0, y0, x1, y1 in pixels) with each side moved out by `margin` of the box's width or height."""
+    if box is None:
+        return image
+    across, down = margin * (box[2] - box[0]), margin * (box[3] - box[1])
+    return image.crop(within((box[0] - across, box[1] - down, box[2] + across, box[3] + down), image.size))
 
-    def __init__(self, paths: Sequence[Path], sizes: Sequence[int], boxes: Optional[Sequence[Optional[Box]]] = None) -> None:
-        self.paths, self.sizes = list(paths), list(sizes)
+
+class Photographs:
+    """The photographs of a data directory by their number: `photographs[i]` is one array (size, size, 3) uint8 per view."""
+
+    def __init__(self, paths: Sequence[Path], views: Sequence[View], boxes: Optional[Sequence[Optional[Box]]] = None) -> None:
+        self.paths, self.views = list(paths), list(views)
         self.boxes = list(boxes) if boxes is not None else [None] * len(self.paths)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, number: int) -> List[np.ndarray]:
-        image = read(self.paths[number], self.boxes[number])
-        return [square(image, size) for size in self.sizes]
+        image = read(self.paths[number])
+        crops = {margin: cropped(image, self.boxes[number], margin) for margin in {view.box_margin for view in self.views}}
+        return [square(crops[view.box_margin], view.size) for view in self.views]
 
 
 class Readable(Photographs):
@@ -95,7 +111,7 @@ class Readable(Photographs):
         try:
             return super().__getitem__(number), ""
         except InputError as error:
-            return [np.zeros((size, size, 3), np.uint8) for size in self.sizes], str(error)
+            return [np.zeros((view.size, view.size, 3), np.uint8) for view in self.views], str(error)
 
 
 def listed(data: Path, complaints: Complaints = STRICT) -> pd.DataFrame:

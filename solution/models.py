@@ -1,11 +1,13 @@
-"""What a model is: backbone -> generalised mean pooling of some stages -> batch normalisation -> embedding.
+"""What a model is: backbone -> parts of pooling and neck -> embedding.
+
+Where's Whale-do? has one part: some stages pooled, concatenated and batch-normalised. The humpbacks have four stripes of 512 numbers.
 
 On disk a model is two files of one name: NAME.npz (its arrays, read without unpickling) and NAME.json (its spec).
 Runs on timm 0.5.4 with torch 1.8 as well as on today's.
 """
 
 from pathlib import Path
-from typing import Dict
+from typing import Dict, Sequence
 
 import numpy as np
 import timm
@@ -23,6 +25,9 @@ OLD_NAMES = {
     "tf_efficientnet_b5.ns_jft_in1k": "tf_efficientnet_b5_ns",
     "tf_efficientnetv2_m.in21k_ft_in1k": "tf_efficientnetv2_m_in21ft1k",
 }
+
+
+LUMINANCE = 0.299, 0.587, 0.114  # of R, G and B; ITU-R BT.601
 
 
 def backbone_name(backbone: str) -> str:
@@ -49,8 +54,21 @@ class GeM(nn.Module):
         return maps.float().clamp(min=1e-6).pow(self.p).mean(dim=(2, 3)).pow(1 / self.p)
 
 
+class Neck(nn.Sequential):
+    """What is pooled (n, pooled) to one part of the embedding (n, width): batch normalisation alone, or with `part_width` numbers
+    BN -> dropout -> linear -> CELU -> BN."""
+
+    def __init__(self, pooled: int, model: recipe.Model) -> None:
+        layers = [nn.BatchNorm1d(pooled)]
+        if model.part_width is not None:
+            layers += [nn.Dropout(model.dropout), nn.Linear(pooled, model.part_width), nn.CELU(), nn.BatchNorm1d(model.part_width)]
+        super().__init__(*layers)
+        self.width = model.part_width or pooled
+
+
 class EmbeddingModel(nn.Module):
-    """Images (n, 3, size, size), normalised, to embeddings (n, width) float32. Weights are random until loaded."""
+    """Images (n, 3, height, width), normalised, to embeddings (n, width) float32, their parts one after the other. Weights are
+    random until loaded."""
 
     def __init__(self, model: recipe.Model) -> None:
         super().__init__()
@@ -59,19 +77,31 @@ class EmbeddingModel(nn.Module):
             self.backbone = timm.create_model(name, features_only=True, out_indices=model.stages)
         except (AssertionError, RuntimeError, IndexError, TypeError) as error:
             raise InputError(f"model.backbone: {name} gives no feature maps for model.stages {list(model.stages)}: {error}") from None
-        self.width = sum(self.backbone.feature_info.channels())
+        self.parts, self.stripes = model.parts, model.cut == "stripes"
         self.pooling = GeM(model.gem_p)
-        self.neck = nn.BatchNorm1d(self.width)
+        self.necks = nn.ModuleList(Neck(sum(self.backbone.feature_info.channels()), model) for _ in range(model.parts))
+        self.part_width = self.necks[0].width
+        self.width = self.part_width * model.parts
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        pooled = torch.cat([self.pooling(maps) for maps in self.backbone(images)], dim=1)
-        return self.neck(pooled)
+        seen = zip(*(self.cut(maps) for maps in self.backbone(images)))  # of each part, the maps of all stages
+        pooled = [torch.cat([self.pooling(maps) for maps in part], dim=1) for part in seen]
+        return torch.cat([neck(part) for neck, part in zip(self.necks, pooled)], dim=1)
+
+    def cut(self, maps: torch.Tensor) -> Sequence[torch.Tensor]:
+        """What each part sees of maps (n, c, h, w): stripes of the width, the first ones wider where it does not divide, or everything."""
+        if not self.stripes:
+            return [maps] * self.parts
+        if maps.shape[3] < self.parts:
+            raise InputError(f"model.parts: {self.parts} stripes do not fit into a feature map {maps.shape[3]} wide; take larger images, fewer parts, or model.cut branches")
+        return torch.tensor_split(maps, self.parts, dim=3)
 
 
 def normalised(images: torch.Tensor, model: recipe.Model) -> torch.Tensor:
     """Images (n, size, size, 3) uint8 to (n, 3, size, size) float32 with the model's mean and std, stored channels last."""
-    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) * 255 for values in (model.mean, model.std))
-    return (images.permute(0, 3, 1, 2).float() - mean) / std
+    mean, std, luminance = (torch.tensor(values, device=images.device) for values in (model.mean, model.std, LUMINANCE))
+    pixels = (images.float() @ luminance)[..., None] if model.grey else images.float()
+    return ((pixels - 255 * mean) / (255 * std)).permute(0, 3, 1, 2)
 
 
 def save(model: EmbeddingModel, spec: recipe.Spec, weights: Path) -> Path:

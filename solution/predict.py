@@ -1,11 +1,11 @@
-"""Data directory + weights -> submission.csv: embeds the photographs that the scenarios need and ranks them, in time.
+"""Data directory + weights -> submission.csv: embeds the photographs that are asked for and ranks or names them, in time.
 
     python -m solution.predict --data DATA --weights WEIGHTS --output submission.csv --time-limit 600
 
-Reads metadata.csv, query_scenarios.csv, queries/, databases/ and the photographs of DATA, and the models of WEIGHTS.
-Writes query_id,database_image_id,score, at most 20 rows a query. The file is complete from the first second on, in the
-database's order, and is replaced by a better one after every model, first over the images, then over their mirror images.
-A photograph that cannot be read, and whatever else is wrong with single rows, is told and passed over; --strict stops there.
+Reads the photographs and tables of DATA and the models of WEIGHTS. Where DATA has query_scenarios.csv it ranks each scenario's
+database and writes query_id,database_image_id,score, at most 20 rows a query. Where it has none, WEIGHTS must have an identify.json:
+five names for every photograph, as Image,Id. The file is complete from the first second on, without any model, and is replaced by
+a better one after every model, for rankings first over the images, then over their mirror images. A photograph that cannot be read, and whatever else is wrong with single rows, is told and passed over; --strict stops there.
 """
 
 import argparse
@@ -13,37 +13,76 @@ import multiprocessing
 import os
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple, Union
 
 import numpy as np
+import pandas as pd
 
-from solution import STARTED, embed, images, rank, recipe, scenarios
+from solution import STARTED, embed, identify, images, naming, rank, recipe, scenarios
 from solution.deadline import Deadline
 from solution.device import chosen, default_workers
 from solution.files import Complaints, Failure, InputError, natural, part, run, seconds, write_json, write_table
 
 
-class Submission:
-    """The file on disk and the embeddings behind it."""
+class Ranking:
+    """The answers where scenarios ask: rows of database images."""
 
-    def __init__(self, output: Path, asked: List[scenarios.Scenario]) -> None:
-        self.output, self.asked = output, asked
+    untrained = "is in the database's order, of no model"
+
+    def __init__(self, data: Path, weights: Path, complaints: Complaints) -> None:
+        self.scenarios, self.data, self.weights, self.complaints = scenarios.read(data, complaints), data, weights, complaints
+        self.count = sum(len(scenario.query_ids) for scenario in self.scenarios)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        return images.asked_for(self.data, scenarios.asked(self.scenarios), self.complaints)
+
+    def passes(self, specs: List[recipe.Spec]) -> List[embed.Pass]:
+        return embed.passes(specs)
+
+    def usable(self, spec: recipe.Spec, embeddings: rank.Embeddings) -> bool:
+        return "plain" in embeddings
+
+    def fallback(self) -> pd.DataFrame:
+        return rank.fallback(self.scenarios)
+
+    def answers(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings]) -> Tuple[pd.DataFrame, Optional[pd.DataFrame]]:
+        """The submission, and where the weights can tell, the chance that a query's whale is not in its database."""
+        rows = rank.combined([(spec.predict, embeddings[spec.name]) for spec in specs])
+        submission = rank.submission(self.scenarios, self.table.image_id.to_numpy(str), rows)
+        path = self.weights / "identify.json"
+        return submission, naming.chances_of_ranking(submission, identify.read(path)) if path.is_file() else None
+
+
+Asked = Union[Ranking, naming.Naming]
+
+
+class Submission:
+    """The files on disk and the embeddings behind them."""
+
+    def __init__(self, output: Path, probabilities: Optional[Path], asked: Asked) -> None:
+        self.output, self.probabilities, self.asked = output, probabilities, asked
         self.embeddings: Dict[str, rank.Embeddings] = {}
         self.state, self.status = "is not written", 1  # of the file as it stands: the guard's thread reads them at any moment
         self.seconds = 0.0  # spent on ranking and writing
 
     def begin(self) -> None:
-        """A complete file before any model: the database's order."""
-        write_table(rank.fallback(self.asked), self.output)
-        self.state = "is in the database's order, of no model"
+        """A complete file before any model."""
+        write_table(self.asked.fallback(), self.output)
+        self.state = self.asked.untrained
 
-    def improve(self, specs: List[recipe.Spec], image_ids) -> None:
-        """Ranks with all embeddings there are and replaces the file."""
+    def improve(self, specs: List[recipe.Spec]) -> None:
+        """Answers with all embeddings there are and replaces the files."""
         start = time.perf_counter()
-        used = [spec for spec in specs if spec.name in self.embeddings]
-        rows = rank.combined([(spec.predict, self.embeddings[spec.name]) for spec in used])
-        write_table(rank.submission(self.asked, image_ids, rows), self.output)
+        used = [spec for spec in specs if self.asked.usable(spec, self.embeddings.get(spec.name, {}))]
+        if not used:
+            return
+        submission, probabilities = self.asked.answers(used, self.embeddings)
+        write_table(submission, self.output)
+        if self.probabilities and probabilities is not None:
+            write_table(probabilities, self.probabilities)
         lacking = [spec for spec in used if spec.predict.mirror != "off" and "mirror" not in self.embeddings[spec.name]]
         self.state = "ranks with " + ", ".join(spec.name + " (no mirror images)" * (spec in lacking) for spec in used)
         self.status = 0
@@ -60,35 +99,45 @@ class Submission:
             os._exit(self.status)
 
 
+def asked_of(args: argparse.Namespace, complaints: Complaints) -> Asked:
+    """What DATA asks: rankings where it has scenarios, else names."""
+    if (args.data / "query_scenarios.csv").is_file():
+        if args.gallery:
+            raise InputError(f"--gallery: {args.data}/query_scenarios.csv says which photographs are searched; --gallery goes with data that have no scenarios")
+        return Ranking(args.data, args.weights, complaints)
+    if not (args.weights / "identify.json").is_file():
+        raise InputError(f"{args.data}: has no query_scenarios.csv, and {args.weights} no identify.json to name individuals with; train with --validate FOLD of protocol identify")
+    return naming.Naming(args.weights, recipe.specs(args.weights, complaints), images.listed(args.data, complaints).reset_index(drop=True), args.gallery, complaints)
+
+
 def predict(args: argparse.Namespace, started: Optional[float] = None) -> None:
     """`started`: when the time limit began, by time.monotonic(); by default now."""
     start, deadline, complaints = time.perf_counter(), Deadline(args.time_limit, started), Complaints(args.strict)
-    asked = scenarios.read(args.data, complaints)
-    submission = Submission(args.output, asked)
+    asked = asked_of(args, complaints)
+    submission = Submission(args.output, args.probabilities, asked)
     if not args.strict:
         submission.begin()
     deadline.guard(submission.end)
     specs = recipe.specs(args.weights, complaints)
-    table = images.asked_for(args.data, scenarios.asked(asked), complaints)
     device = chosen(args.device, complaints)
     workers = default_workers(device) if args.workers is None else args.workers
-    pixels = embed.Pixels(table, args.data, embed.sizes(specs), workers, complaints)
-    improve(submission, specs, pixels, embed.Engines(args.weights, device), table.image_id.to_numpy(str), deadline, complaints)
-    if not submission.embeddings:
+    pixels = embed.Pixels(asked.table, args.data, embed.views(specs), workers, complaints)
+    improve(submission, specs, pixels, embed.Engines(args.weights, device), deadline, complaints)
+    if not submission.status == 0:
         raise Failure(f"no model got in; {args.output} {submission.state}")
     if args.embeddings:
         embed.save(submission.embeddings, [spec for spec in specs if spec.name in submission.embeddings], args.embeddings)
     if args.timings:
         took = time.perf_counter() - start
-        write_json({"embed_seconds": took - submission.seconds, "rank_seconds": submission.seconds, "images": len(table)}, args.timings)
-    print(f"{args.output}: {sum(len(scenario.query_ids) for scenario in asked)} queries, {len(table)} photographs, {complaints.count} warnings; {submission.state}")
+        write_json({"embed_seconds": took - submission.seconds, "rank_seconds": submission.seconds, "images": len(asked.table)}, args.timings)
+    print(f"{args.output}: {asked.count} queries, {len(asked.table)} photographs, {complaints.count} warnings; {submission.state}")
     deadline.release()
 
 
-def improve(submission: Submission, specs: List[recipe.Spec], pixels: embed.Pixels, engine_of: embed.Engines, image_ids, deadline: Deadline, complaints: Complaints) -> None:
-    """One pass after the other over the photographs, with a better file after each."""
-    for spec, mirrored in embed.passes(specs):
-        if mirrored and spec.name not in submission.embeddings:
+def improve(submission: Submission, specs: List[recipe.Spec], pixels: embed.Pixels, engine_of: embed.Engines, deadline: Deadline, complaints: Complaints) -> None:
+    """One pass after the other over the photographs, with better files after each."""
+    for spec, mirrored in submission.asked.passes(specs):
+        if mirrored and "plain" not in submission.embeddings.get(spec.name, {}):
             continue
         name = f"{spec.name}, mirror images" if mirrored else spec.name
         try:
@@ -103,19 +152,21 @@ def improve(submission: Submission, specs: List[recipe.Spec], pixels: embed.Pixe
         if broken.any():
             complaints.add(f"{name}: {broken.sum()} of {len(broken)} embeddings are not finite; they are ranked as like nothing")
             embeddings[broken] = 0
-        parts = submission.embeddings.setdefault(spec.name, {"image_id": image_ids})
+        parts = submission.embeddings.setdefault(spec.name, {"image_id": submission.asked.table.image_id.to_numpy(str)})
         parts["mirror" if mirrored else "plain"] = embeddings
-        submission.improve(specs, image_ids)
+        submission.improve(specs)
 
 
 def main(argv: Optional[List[str]] = None, started: Optional[float] = None) -> None:
     parser = argparse.ArgumentParser(
-        description="Rank the database of every scenario of a data directory for each of its queries.",
+        description="Rank the database of every scenario of a data directory for each of its queries; without scenarios, name who is on each photograph.",
         epilog="example: python -m solution.predict --data runs/demo/folds/0/test --weights runs/demo/fold0/weights --output submission.csv",
     )
-    parser.add_argument("--data", type=Path, required=True, help="data directory with metadata.csv and query_scenarios.csv")
+    parser.add_argument("--data", type=Path, required=True, help="data directory: metadata.csv, photographs and, for rankings, query_scenarios.csv")
     parser.add_argument("--weights", type=Path, required=True, help="directory that python -m solution.train wrote")
     parser.add_argument("--output", type=Path, required=True, help="the submission.csv to write")
+    parser.add_argument("--gallery", type=Path, metavar="DATA", help="labelled photographs to name individuals by, besides those in the weights")
+    parser.add_argument("--probabilities", type=Path, help="CSV file for the chance of each name, and of a new individual")
     parser.add_argument("--time-limit", type=seconds, metavar="SECONDS", help="end before, with the best file that fits")
     parser.add_argument("--strict", action="store_true", help="stop at anything wrong with the input instead of passing over it")
     parser.add_argument("--embeddings", type=Path, help="directory to keep the embeddings in")

@@ -2,9 +2,10 @@
 
     python -m solution.train --recipe small --data FOLD/train --output WEIGHTS
 
-Reads DATA/metadata.csv and its photographs; images without a whale_id are left out. Writes WEIGHTS/MODEL.npz, MODEL.json and
-MODEL.log.csv for each model, recipe.yaml as resolved, and provenance.json. The last epoch ships. Checkpoints lie in
-WEIGHTS.resume/ until a model is finished. On several GPUs: torchrun --nproc-per-node 4 -m solution.train ...
+Reads DATA/metadata.csv and its photographs. Writes WEIGHTS/MODEL.npz, MODEL.json and MODEL.log.csv for each model, recipe.yaml as
+resolved, and provenance.json; for recipes that name individuals also gallery/, classifier/ and, with --validate, identify.json.
+The last epoch ships. Checkpoints lie in WEIGHTS.resume/ until a model is finished. On several GPUs:
+torchrun --nproc-per-node 4 -m solution.train ...
 """
 
 import argparse
@@ -32,33 +33,40 @@ RESERVE = 3.0  # seconds that --time-limit keeps for the last checkpoint, beside
 
 
 def labelled(data: Path) -> pd.DataFrame:
-    """The rows of the metadata that name a whale; InputError where there are not two whales or a photograph is missing."""
+    """All rows of the metadata; InputError where they do not name two whales or a photograph is missing."""
     table = images.listed(data)
     if "whale_id" not in table:
         raise InputError(f"{data}/metadata.csv: column whale_id is missing; training needs to know the individuals")
-    known = table[table.whale_id != ""].reset_index(drop=True)
-    if known.whale_id.nunique() < 2:
-        raise InputError(f"{data}/metadata.csv: whale_id names {known.whale_id.nunique()} individuals; training needs two or more")
-    missing = [path for path in known.path if not os.path.isfile(path)]
+    whales = np.setdiff1d(table.whale_id, "")
+    if len(whales) < 2:
+        raise InputError(f"{data}/metadata.csv: whale_id names {len(whales)} individuals; training needs two or more")
+    missing = [path for path in table.path if not os.path.isfile(path)]
     if missing:
         raise InputError(f"{missing[0]}: no such image; {data}/metadata.csv names it (and {len(missing) - 1} others that are missing)")
-    if len(known) < len(table):
-        print(f"{data}: {len(table) - len(known)} images without a whale_id are left out", file=sys.stderr)
-    return known
+    return table.reset_index(drop=True)
 
 
 def fingerprint(table: pd.DataFrame) -> str:
     """SHA-256 over ids, labels, boxes and file sizes: changed data are noticed before a resume."""
     sizes = [str(os.path.getsize(path)) for path in table.path]
-    told = [table[name] for name in ("image_id", "whale_id", "x0", "y0", "x1", "y1") if name in table]
+    told = [table[name] for name in ("image_id", "whale_id", "species", "x0", "y0", "x1", "y1") if name in table]
     return hashlib.sha256("\n".join(map("\t".join, zip(*told, sizes))).encode()).hexdigest()
 
 
-def training_set(table: pd.DataFrame, data: Path, size: int):
-    from solution.fitting import TrainingSet
+def training_set(table: pd.DataFrame, data: Path, spec: recipe.Spec):
+    """What a model sees of the `labelled` table: the known whales, and the unknown ones where its recipe wants them."""
+    from solution.batches import TrainingSet
 
-    labels = np.unique(table.whale_id.to_numpy(str), return_inverse=True)[1]
-    return TrainingSet(images.Photographs(table.path, [size], images.boxes(table, data)), labels, fingerprint(table))
+    if spec.head.species and "species" not in table:
+        raise InputError(f"{data}/metadata.csv: column species is missing; {spec.name} has head.species true, which needs it")
+    if not spec.train.unknown:
+        table = table[table.whale_id != ""]
+    names = np.unique(table.whale_id[table.whale_id != ""].to_numpy(str))
+    known = (table.whale_id != "").to_numpy()
+    labels = np.where(known, np.searchsorted(names, table.whale_id.to_numpy(str)), -1)
+    species_names, species = np.unique(table.species.to_numpy(str) if "species" in table else np.full(len(table), ""), return_inverse=True)
+    photographs = images.Photographs(table.path, [images.View(spec.train.size, spec.model.box_margin)], images.boxes(table, data))
+    return TrainingSet(photographs, labels, species, names, species_names, fingerprint(table), spec.train.mirror_identities)
 
 
 def provenance(args: argparse.Namespace, table: pd.DataFrame, device: str) -> dict:
@@ -67,7 +75,7 @@ def provenance(args: argparse.Namespace, table: pd.DataFrame, device: str) -> di
     command = shlex.join(["python", "-m", "solution.train", *sys.argv[1:]])
     packages = {name: version(name) for name in PACKAGES}
     return {"command": command, "seed": args.seed, "device": device, "data": fingerprint(table), "images": len(table),
-            "whales": int(table.whale_id.nunique()), "commit": commit or None, "python": sys.version.split()[0], "packages": packages}
+            "whales": len(np.setdiff1d(table.whale_id, "")), "commit": commit or None, "python": sys.version.split()[0], "packages": packages}
 
 
 def prepared(args: argparse.Namespace, chosen_recipe: recipe.Recipe, table: pd.DataFrame) -> List[recipe.Spec]:
@@ -115,6 +123,8 @@ def train(args: argparse.Namespace) -> None:
         if not train_one(spec, table, args, device, workers, started):
             print(f"stopped by --time-limit in {spec.name}, {len(todo) - number} of {len(chosen_recipe.models)} models to finish; the same command with --resume goes on")
             return
+    if first() and names_individuals(chosen_recipe, args.validate):
+        ship_gallery(args, chosen_recipe, table, device, workers)
     print(f"{args.output}: {', '.join(spec.name for spec in todo) or 'nothing left to do'}{' trained' if todo else ''}")
 
 
@@ -123,8 +133,10 @@ def train_one(spec: recipe.Spec, table: pd.DataFrame, args: argparse.Namespace, 
     from solution.fitting import Fitting
 
     validate = validation_of(args.validate, spec, device, workers)
-    fitting = Fitting(spec, training_set(table, args.data, spec.train.size), args.seed, device, workers, checkpoint(args.output, spec))
-    print(f"{spec.name}: {fitting.source}, {len(table)} images of {table.whale_id.nunique()} whales, {spec.train.size} px, on {device}", file=sys.stderr)
+    training = training_set(table, args.data, spec)
+    fitting = Fitting(spec, training, args.seed, device, workers, checkpoint(args.output, spec))
+    left_out = f" ({len(table) - len(training.labels)} without a whale_id are left out)" if len(table) > len(training.labels) else ""
+    print(f"{spec.name}: {fitting.source}, {len(training.labels)} images{left_out} of {len(training.whale_ids)} whales, {spec.train.size} px, on {device}", file=sys.stderr)
     fitting.resume()
     # Asked before `fit` reads the photographs, which takes minutes; that time is none of a step's.
     if fitting.on_first(timer(started, args.time_limit)) or not fitting.fit(timer(started, args.time_limit), validate):
@@ -134,11 +146,28 @@ def train_one(spec: recipe.Spec, table: pd.DataFrame, args: argparse.Namespace, 
 
 
 def validation_of(fold: Optional[Path], spec: recipe.Spec, device: str, workers: int) -> Optional[Callable]:
-    if fold is None:
-        return None
-    from solution.validate import validation
+    """What is asked after each epoch: the fold's MAP@20. A fold of names is asked once, when all models are there."""
+    from solution import validate
 
-    return validation(fold, spec, device, workers)
+    return None if fold is None or validate.of_names(fold) else validate.validation(fold, spec, device, workers)
+
+
+def names_individuals(chosen_recipe: recipe.Recipe, fold: Optional[Path]) -> bool:
+    from solution import validate
+
+    return chosen_recipe.protocol == "identify" or (fold is not None and validate.of_names(fold))
+
+
+def ship_gallery(args: argparse.Namespace, chosen_recipe: recipe.Recipe, table: pd.DataFrame, device: str, workers: int) -> None:
+    """Puts the gallery of the trained models beside them, and what is fitted on the inner fold."""
+    from solution import validate
+
+    specs = recipe.specs(args.output)
+    missing = sorted({spec.name for spec in chosen_recipe.models} - {spec.name for spec in specs})
+    if missing:
+        print(f"{args.output}: the gallery waits for {', '.join(missing)}")
+    elif not all((args.output / name).is_file() for name in ["identify.json"] * (args.validate is not None) + [f"gallery/{spec.name}.npz" for spec in specs]):
+        validate.ship(args.output, specs, chosen_recipe.identify, args.data, args.validate, args.gallery, device, workers)
 
 
 def timer(started: float, limit: Optional[float]) -> Callable[[], bool]:
@@ -160,12 +189,13 @@ def dry_run(todo: List[recipe.Spec], table: pd.DataFrame, args: argparse.Namespa
 
     total = 0.0
     for spec in todo:
-        part = table.head(max(spec.train.batch_size, 2))
-        seconds, megabytes = trial(spec, training_set(part, args.data, spec.train.size), args.seed, device)
-        steps = len(table) // spec.train.batch_size * spec.train.epochs
+        whole_set = training_set(table, args.data, spec)
+        part = table[table.whale_id != ""].head(spec.train.batch_size)
+        seconds, megabytes = trial(spec, training_set(part, args.data, spec), args.seed, device)
+        steps = len(whole_set.all_labels) // spec.train.batch_size * spec.train.all_epochs
         total += seconds * steps
         print(f"{spec.name}: {steps} steps of {spec.train.batch_size} images at {spec.train.size} px, {seconds:.2f} s each: {seconds * steps / 60:.1f} min, {megabytes:.0f} MB")
-    print(f"{len(todo)} models, {len(table)} images of {table.whale_id.nunique()} whales, on {device}: about {total / 60:.0f} min")
+    print(f"{len(todo)} models, {len(table)} images of {len(np.setdiff1d(table.whale_id, ''))} whales, on {device}: about {total / 60:.0f} min")
 
 
 def first() -> bool:
@@ -181,7 +211,8 @@ def main() -> None:
     parser.add_argument("--recipe", required=True, help="a name from solution/recipes, or the path of a .yaml file")
     parser.add_argument("--data", type=Path, required=True, help="data directory whose metadata.csv has whale_id")
     parser.add_argument("--output", type=Path, required=True, help="directory for the weights")
-    parser.add_argument("--validate", type=Path, metavar="FOLD", help="inner fold whose MAP@20 is reported after each epoch")
+    parser.add_argument("--validate", type=Path, metavar="FOLD", help="inner fold: its MAP@20 after each epoch; of protocol identify, identify.json is fitted on it")
+    parser.add_argument("--gallery", type=Path, metavar="DATA", help="labelled photographs that travel with the weights (default: --data and the inner fold's)")
     parser.add_argument("--model", help="train this model of the recipe only")
     parser.add_argument("--resume", action="store_true", help="go on where an earlier run stopped; finished models are kept")
     parser.add_argument("--time-limit", type=seconds, metavar="SECONDS", help="stop in time with a checkpoint (exit 0); --resume goes on")

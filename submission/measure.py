@@ -46,7 +46,7 @@ class Judge:
         self.asked = scenarios.read(fold / "test")
         table = images.asked_for(fold / "test", scenarios.asked(self.asked))
         self.image_ids = table.image_id.to_numpy(str)
-        self.pixels = embed.Pixels(table, fold / "test", embed.sizes(specs), default_workers(device))
+        self.pixels = embed.Pixels(table, fold / "test", embed.views(specs), default_workers(device))
 
     def embeddings(self, weights: Path) -> Tuple[Parts, Dict[str, float]]:
         """The embeddings by every model and its seconds per image: the median over the batches, mirror image included."""

@@ -59,7 +59,7 @@ def predicted(fold, output, monkeypatch, *options):
 
 def embedded(data, weights, workers=0):
     table, specs = images.listed(data), recipe.specs(weights)
-    pixels = embed.Pixels(table, data, embed.sizes(specs), workers)
+    pixels = embed.Pixels(table, data, embed.views(specs), workers)
     return embed.embed(pixels, specs, embed.Engines(weights, "cpu"), table.image_id.to_numpy(str))
 
 

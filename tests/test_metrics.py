@@ -171,3 +171,45 @@ def test_average_precision_of_a_whole_competition(benchmark):
     score = -np.sort(-rng.uniform(size=(4419, 20)), axis=1).ravel()
     values = benchmark(metrics.average_precision, query, score, hit, n_pos)
     assert len(values) == 4419 and benchmark.stats["median"] < 0.1
+
+
+def random_probabilities(seed, n=200):
+    """Probabilities with many ties, some 0 and 1, and what came out."""
+    rng = np.random.default_rng(seed)
+    probability = rng.integers(0, 21, n) / 20 if seed % 2 else rng.uniform(size=n)
+    return probability, rng.uniform(size=n) < probability ** 2
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_area_under_roc_is_the_share_of_pairs_in_order_and_scikit_learns(seed):
+    from sklearn.metrics import roc_auc_score
+    score, positive = random_probabilities(seed)
+    pairs = [(a > b) + (a == b) / 2 for a in score[positive] for b in score[~positive]]
+    assert metrics.area_under_roc(score, positive) == pytest.approx(np.mean(pairs), abs=1e-12)
+    assert metrics.area_under_roc(score, positive) == pytest.approx(roc_auc_score(positive, score), abs=1e-12)
+
+
+def test_the_area_under_roc_of_one_kind_alone_is_nan():
+    assert np.isnan(metrics.area_under_roc(np.array([0.1, 0.2]), np.array([True, True])))
+    assert np.isnan(metrics.area_under_roc(np.array([0.1, 0.2]), np.array([False, False])))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_brier_and_calibration_error_are_the_loops_written_out(seed):
+    probability, outcome = random_probabilities(seed)
+    squares = [(p - bool(o)) ** 2 for p, o in zip(probability, outcome)]
+    error = 0
+    for number in range(1, 11):
+        lower, upper = (number - 1) / 10, number / 10
+        inside = [k for k, p in enumerate(probability) if lower < p <= upper or number == 1 and p == 0]
+        if inside:
+            gap = abs(sum(outcome[k] for k in inside) / len(inside) - sum(probability[k] for k in inside) / len(inside))
+            error += gap * len(inside) / len(probability)
+    assert metrics.brier_score(probability, outcome) == pytest.approx(sum(squares) / len(squares), abs=1e-12)
+    assert metrics.calibration_error(probability, outcome) == pytest.approx(error, abs=1e-12)
+
+
+def test_certain_and_right_probabilities_have_no_error_and_wrong_ones_all_of_it():
+    outcome = np.array([True, False, True, False])
+    for metric in (metrics.brier_score, metrics.calibration_error):
+        assert metric(outcome.astype(float), outcome) == 0 and metric(1.0 - outcome, outcome) == 1

@@ -283,7 +283,7 @@ def test_a_slow_first_batch_costs_no_model(fold, tmp_path, monkeypatch):
     monkeypatch.setattr(TorchEngine, "embeddings", warming_up)
     spec, table = recipe.specs(fold / "weights")[1], images.listed(fold / "test")
     engine = embed.Engines(fold / "weights", "cpu")(spec)
-    assert embed.embed_pass(engine, False, embed.Pixels(table, fold / "test", [32], 0), Deadline(MARGIN + 3)).shape == (24, engine.width)
+    assert embed.embed_pass(engine, False, embed.Pixels(table, fold / "test", [View(32)], 0), Deadline(MARGIN + 3)).shape == (24, engine.width)
     assert len(batches) == 12
 
 

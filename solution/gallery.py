@@ -1,0 +1,114 @@
+"""Who is known: labelled photographs as every model sees them, which travel with the weights and to which more can be added.
+
+WEIGHTS/gallery/MODEL.npz      image_id, whale_id ("": unknown) and digest (m,), embedding (m, d) float32, rows of unit length
+WEIGHTS/classifier/MODEL.npz   whale_id (k,), weight (k, width), bias (k,): the total classifier, where the recipe trains one
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
+
+import numpy as np
+import pandas as pd
+
+from solution import images, rank, recipe
+from solution.files import STRICT, Complaints, InputError, arrays, write_arrays
+
+BOX = ["x0", "y0", "x1", "y1"]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """m photographs, their whales ("": unknown), what their bytes and boxes are known by, and their embeddings by model (m, d)."""
+
+    image_id: np.ndarray
+    whale_id: np.ndarray
+    digest: np.ndarray
+    embeddings: Dict[str, np.ndarray]
+
+
+def read(weights: Path, names: List[str]) -> Gallery:
+    """The gallery of several models; InputError where one is missing or holds other photographs than the first."""
+    if not (weights / "gallery").is_dir():
+        raise InputError(f"{weights}: holds no gallery; train with a recipe of protocol identify, or with --validate FOLD of that protocol")
+    tables = {name: arrays(weights / "gallery" / f"{name}.npz", ("image_id", "whale_id", "digest", "embedding")) for name in names}
+    first = tables[names[0]]
+    for name, table in tables.items():
+        if not all(np.array_equal(table[key], first[key]) for key in ("image_id", "whale_id", "digest")):
+            raise InputError(f"{weights}/gallery/{name}.npz: its photographs are not those of {names[0]}; train the models on one data directory")
+        if table["embedding"].ndim != 2 or not len(table["embedding"]) == len(table["image_id"]) == len(table["whale_id"]) == len(table["digest"]):
+            raise InputError(f"{weights}/gallery/{name}.npz: needs image_id, whale_id and digest (m) and embedding (m, d)")
+    return Gallery(first["image_id"], first["whale_id"], first["digest"], {name: table["embedding"].astype(np.float32) for name, table in tables.items()})
+
+
+def write(gallery: Gallery, weights: Path) -> Path:
+    columns = {"image_id": gallery.image_id.astype(str), "whale_id": gallery.whale_id.astype(str), "digest": gallery.digest.astype(str)}
+    for name, embedding in gallery.embeddings.items():
+        write_arrays(weights / "gallery" / f"{name}.npz", **columns, embedding=embedding)
+    return weights / "gallery"
+
+
+def labelled(data: Path, complaints: Complaints = STRICT) -> pd.DataFrame:
+    """The photographs of a data directory with `whale_id` ("" where the table has none) and `digest`."""
+    table = images.listed(data, complaints).reset_index(drop=True)
+    return with_digests(table if "whale_id" in table else table.assign(whale_id=""))
+
+
+def with_digests(table: pd.DataFrame) -> pd.DataFrame:
+    boxes = table[BOX].agg(" ".join, axis=1) if set(BOX) <= set(table) and len(table) else [""] * len(table)
+    return table.assign(digest=[digest(path, box) for path, box in zip(table.path, boxes)])
+
+
+def digest(path: str, box: str) -> str:
+    """What a photograph's bytes and its box are known by; none where the file cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes() + box.encode()).hexdigest()[:32]
+    except OSError:
+        return ""
+
+
+def unseen(table: pd.DataFrame, gallery: Gallery) -> np.ndarray:
+    """Which photographs of a `labelled` table the gallery does not hold, by their bytes."""
+    return ~table.digest.isin(gallery.digest[gallery.digest != ""]).to_numpy()
+
+
+def enlarged(gallery: Gallery, table: pd.DataFrame, embeddings: Dict[str, np.ndarray]) -> Gallery:
+    """The gallery with a `labelled` table: what it holds already takes the table's label, the rest is added with `embeddings` (n, d)
+    by model, a row for each photograph that is `unseen`."""
+    told = dict(zip(table.digest, table.whale_id))
+    whale_id = np.array([told.get(known, whale) for known, whale in zip(gallery.digest, gallery.whale_id)], dtype=object)
+    new = table[unseen(table, gallery)]
+    columns = [np.concatenate([old, added.to_numpy(dtype=object)]) for old, added in ((gallery.image_id, new.image_id), (whale_id, new.whale_id), (gallery.digest, new.digest))]
+    return Gallery(*columns, {name: np.concatenate([gallery.embeddings[name], rows]) for name, rows in embeddings.items()})
+
+
+@dataclass(frozen=True)
+class Classifier:
+    whale_id: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+
+    def logits(self, embeddings: rank.Embeddings) -> np.ndarray:
+        """(n, k) of plain embeddings (n, width), or the mean of theirs and their mirror images'."""
+        plain = embeddings["plain"]
+        return ((plain + embeddings["mirror"]) / 2 if "mirror" in embeddings else plain) @ self.weight.T + self.bias
+
+
+def read_classifier(weights: Path, name: str) -> Optional[Classifier]:
+    path = weights / "classifier" / f"{name}.npz"
+    if not path.is_file():
+        return None
+    found = arrays(path, ("whale_id", "weight", "bias"))
+    if found["weight"].ndim != 2 or not len(found["weight"]) == len(found["bias"]) == len(found["whale_id"]):
+        raise InputError(f"{path}: needs whale_id (k), weight (k, width) and bias (k)")
+    return Classifier(found["whale_id"], found["weight"].astype(np.float32), found["bias"].astype(np.float32))
+
+
+def write_classifier(classifier: Classifier, weights: Path, name: str) -> Path:
+    return write_arrays(weights / "classifier" / f"{name}.npz", whale_id=classifier.whale_id.astype(str), weight=classifier.weight, bias=classifier.bias)
+
+
+def unit_rows(spec: recipe.Spec, embeddings: rank.Embeddings) -> np.ndarray:
+    """Image and mirror image joined as the model's recipe says, of unit length (n, d)."""
+    return rank.combined([(spec.predict, embeddings)])

@@ -1,0 +1,134 @@
+"""Who is on these photographs: weights with their gallery + photographs -> five names each, and how sure they are.
+
+A model counts once all its passes over the photographs are done. `fallback` answers before any model.
+"""
+
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
+
+import numpy as np
+import pandas as pd
+
+from solution import embed, gallery, identify, rank, recipe
+from solution.files import STRICT, Complaints
+
+QUERIES = 2048  # whose scores are held at once
+
+
+class Evidence:
+    """What the models see of q photographs: similarities to the individuals of a gallery, and the classifiers' logits."""
+
+    def __init__(self, specs: List[recipe.Spec], weights: Path, known: gallery.Gallery) -> None:
+        self.specs, self.gallery = specs, known
+        self.classifiers = [gallery.read_classifier(weights, spec.name) for spec in specs]
+        named = [known.whale_id.astype(str)] + [classifier.whale_id for classifier in self.classifiers if classifier]
+        self.individuals = np.setdiff1d(np.concatenate(named), "")
+        self.column = np.where(known.whale_id == "", len(self.individuals), np.searchsorted(self.individuals, known.whale_id.astype(str)))
+        self.weights = np.array([spec.predict.weight for spec in specs]) / sum(spec.predict.weight for spec in specs)
+
+    def similarity(self, queries: Dict[str, rank.Embeddings]) -> np.ndarray:
+        """(q, k + 1): the models' mean of (2 - d) / 2, unknown individuals in the last column."""
+        parts = (gallery.unit_rows(spec, queries[spec.name]) for spec in self.specs)
+        return sum(weight * identify.similarities(rows, self.gallery.embeddings[spec.name], self.column, len(self.individuals))
+                   for weight, spec, rows in zip(self.weights.astype(np.float32), self.specs, parts))
+
+    def probability(self, queries: Dict[str, rank.Embeddings], temperature: float) -> Optional[np.ndarray]:
+        """(q, k): the mean of the classifiers' softmax at a temperature, 0 for individuals they were not trained on; None without any."""
+        having = [(weight, spec, classifier) for weight, spec, classifier in zip(self.weights, self.specs, self.classifiers) if classifier]
+        if not having:
+            return None
+        mean = np.zeros((len(queries[self.specs[0].name]["plain"]), len(self.individuals)), np.float32)
+        for weight, spec, classifier in having:
+            columns = np.searchsorted(self.individuals, classifier.whale_id)
+            mean[:, columns] += np.float32(weight) * identify.probabilities(classifier.logits(queries[spec.name]), temperature)
+        return mean / np.float32(sum(weight for weight, _, _ in having))
+
+
+class Naming:
+    """The answers for the photographs of `asked`, a table with image_id and path, by what `weights` hold and a further gallery.
+
+    `table` lists what is to be embedded: the photographs that are asked, then those of `further` that the weights' gallery lacks.
+    """
+
+    untrained = "names the most photographed individuals, of no model"
+
+    def __init__(self, weights: Path, specs: List[recipe.Spec], asked: pd.DataFrame, further: Optional[Path], complaints: Complaints = STRICT) -> None:
+        self.weights, self.asked = weights, asked
+        self.identification = identify.read(weights / "identify.json")
+        self.known = gallery.read(weights, [spec.name for spec in specs])
+        self.further = gallery.labelled(further, complaints) if further else None
+        new = [] if self.further is None else [self.further[gallery.unseen(self.further, self.known)]]
+        self.table = pd.concat([asked, *new], ignore_index=True).fillna("")
+
+        self.count = len(asked)
+
+    def passes(self, specs: List[recipe.Spec]) -> List[embed.Pass]:
+        """Model by model: the gallery's rows hold the mirror image too, so that the image alone is like none of them."""
+        return sorted(embed.passes(specs), key=lambda one: specs.index(one[0]))
+
+    def usable(self, spec: recipe.Spec, embeddings: rank.Embeddings) -> bool:
+        return "plain" in embeddings and (spec.predict.mirror == "off" or "mirror" in embeddings)
+
+    def fallback(self) -> pd.DataFrame:
+        """An answer without any model: a new individual, then those with most photographs."""
+        whales = pd.Series(self.known.whale_id[self.known.whale_id != ""]).value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
+        return self.submission(np.tile(np.array([self.identification.new, *whales.index[: identify.TOP - 1]], dtype=object), (len(self.asked), 1)))
+
+    def answers(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings]) -> Tuple[pd.DataFrame, pd.DataFrame]:
+        """The submission, and `probabilities`: of each photograph the chance of each of its five names, and of a new individual."""
+        n, told = len(self.asked), self.identification
+        parts = {spec.name: [{key: embeddings[spec.name][key][part] for key in ("plain", "mirror") if key in embeddings[spec.name]} for part in (slice(n), slice(n, None))] for spec in specs}
+        rows = {spec.name: gallery.unit_rows(spec, parts[spec.name][1]) for spec in specs}
+        known = self.known if self.further is None else gallery.enlarged(self.known, self.further, rows)
+        evidence = Evidence(specs, self.weights, known)
+        names = np.append(evidence.individuals, told.new).astype(object)
+        seen = Seen(evidence, {name: queries for name, (queries, _) in parts.items()}, told)
+        groups = self.asked.species.to_numpy(str) if told.by_species and "species" in self.asked else np.full(n, "")
+        shift = np.zeros(n) if told.new_share is None else seen.shift(groups)
+        columns, chance = zip(*(seen.best(part, shift[part]) for part in identify.blocks(n, QUERIES)))
+        columns, chance = np.concatenate(columns), np.concatenate(chance)
+        return self.submission(names[columns[:, :-1]]), self.chances(names[columns], chance)
+
+    def submission(self, names: np.ndarray) -> pd.DataFrame:
+        """Names (q, 5) as the competition's two columns."""
+        images = self.asked.path.str.replace(r"^.*[/\\]", "", regex=True)
+        return pd.DataFrame(dict(zip(self.identification.columns, (images, pd.Series(list(map(" ".join, names)), self.asked.index)))))
+
+    def chances(self, names: np.ndarray, chance: np.ndarray) -> pd.DataFrame:
+        """A row for each of the names (q, 6), the last a new individual; it is not told twice."""
+        image, label = self.identification.columns
+        images = self.submission(names)[image].to_numpy()
+        table = pd.DataFrame({image: np.repeat(images, names.shape[1]), "Id": names.ravel(), "probability": chance.ravel()})
+        return table.drop_duplicates([image, "Id"], ignore_index=True)
+
+
+class Seen:
+    """The evidence about q photographs in blocks, so that memory does not grow with them."""
+
+    def __init__(self, evidence: Evidence, queries: Dict[str, rank.Embeddings], identification: identify.Identification) -> None:
+        self.evidence, self.queries, self.identification = evidence, queries, identification
+
+    def scores(self, part: slice) -> np.ndarray:
+        queries = {name: {key: rows[part] for key, rows in embeddings.items()} for name, embeddings in self.queries.items()}
+        probability = self.evidence.probability(queries, self.identification.temperature)
+        return identify.merged(self.evidence.similarity(queries), probability, self.identification)
+
+    def shift(self, groups: np.ndarray) -> np.ndarray:
+        """What is added to the new column for the wanted share of new individuals among the first answers of each group."""
+        leads = [identify.lead(self.scores(part)) for part in identify.blocks(len(groups), QUERIES)]
+        return identify.shift_for_share(np.concatenate(leads), self.identification.new_share, groups)
+
+    def best(self, part: slice, shift: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """The columns (q, 6) of the five best answers and of the new individual, and the chance of each."""
+        scores = self.scores(part)
+        chance = identify.chances(scores, self.identification)
+        scores[:, -1] += shift
+        columns = np.column_stack([identify.best(scores), np.full(len(scores), scores.shape[1] - 1)])
+        return columns, np.take_along_axis(chance, columns, axis=1)
+
+
+def chances_of_ranking(submission: pd.DataFrame, identification: identify.Identification) -> pd.DataFrame:
+    """The chance that a query's whale is not in its database, by the best row of each query: query_id, Id, probability."""
+    first = submission.drop_duplicates("query_id")
+    similarity = 1 - np.sqrt(1 - first.score.to_numpy(float).clip(0, 1))  # (2 - d) / 2 where the score is (1 + cos) / 2
+    return pd.DataFrame({"query_id": first.query_id.to_numpy(), "Id": identification.new, "probability": identify.chance_new_of_best(similarity, identification)})
