@@ -9,9 +9,10 @@ usage() {
     cat <<'END'
 usage: ./run_all.sh                          the demo: data -> folds -> train -> predict -> score -> report
        ./run_all.sh test [--all]             the fast tests [all tests]
-       ./run_all.sh --data DATA --recipe NAME|FILE [--protocol whale|encounter|stratified|time]
+       ./run_all.sh --data DATA --recipe NAME|FILE [--protocol whale|encounter|stratified|time|identify]
                     [--folds 0|0,1|all|none] [--n-folds 5] [--output RUN] [--device auto|cpu|cuda] [--seed 0]
 --folds none trains on everything and packs RUN/submission.zip; the others train, predict and score each fold.
+Protocol identify asks who is on each photograph, or whether it is a new individual; the default of hwi and hwi-small.
 example: ./run_all.sh --data photographs --recipe small --folds all --output runs/photographs
 END
 }
@@ -43,13 +44,24 @@ set_up() {
 
 step() { local name=$1; shift; python -m eval.step "$run/summary.csv" "$name" -- "$@"; }
 
+# train NAME DATA WEIGHTS: on all of DATA; where individuals are named, on all but an inner fold, on which naming is fitted.
+train() {
+    local data=$2 inner="${3%/*}/inner" more=()
+    if [[ $protocol == identify ]]; then
+        step "inner ${1#train}" python -m eval.folds "$2" --output "$inner" --protocol identify --seed "$seed" --keep
+        data="$inner/0/train"; more=(--validate "$inner/0" --gallery "$2")
+    fi
+    step "$1" python -m solution.train --recipe "$recipe" --data "$data" --output "$3" --seed "$seed" --device "$device" --resume ${more[@]+"${more[@]}"}
+}
+
 run_fold() {
-    local k=$1 fold="$run/folds/$1" out="$run/fold$1"
+    local k=$1 fold="$run/folds/$1" out="$run/fold$1" chances=()
     [[ -d $fold ]] || refuse "--folds: there is no fold $k in $run/folds"
-    step "train fold $k" python -m solution.train --recipe "$recipe" --data "$fold/train" --output "$out/weights" --seed "$seed" --device "$device" --resume
+    [[ $protocol != identify ]] || chances=(--probabilities "$out/probabilities.csv")
+    train "train fold $k" "$fold/train" "$out/weights"
     step "predict fold $k" python -m solution.predict --data "$fold/test" --weights "$out/weights" --output "$out/submission.csv" \
-        --embeddings "$out/embeddings" --timings "$out/timings.json" --device "$device"
-    step "score fold $k" python -m eval.score "$out/submission.csv" "$fold/truth.csv" --json "$out/score.json" --per-query "$out/per_query.csv" > /dev/null
+        --embeddings "$out/embeddings" --timings "$out/timings.json" --device "$device" ${chances[@]+"${chances[@]}"}
+    step "score fold $k" python -m eval.score "$out/submission.csv" "$fold/truth.csv" --json "$out/score.json" --per-query "$out/per_query.csv" ${chances[@]+"${chances[@]}"} > /dev/null
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -82,7 +94,7 @@ done
 [[ $n_folds =~ ^[0-9]+$ ]] || refuse "--n-folds is '$n_folds'; it must be a whole number"
 [[ $seed =~ ^[0-9]+$ ]] || refuse "--seed is '$seed'; it must be a whole number"
 [[ $device =~ ^(auto|cpu|cuda)$ ]] || refuse "--device is '$device'; it must be auto, cpu or cuda"
-[[ $protocol =~ ^(|whale|encounter|stratified|time)$ ]] || refuse "--protocol is '$protocol'; it must be whale, encounter, stratified or time"
+[[ $protocol =~ ^(|whale|encounter|stratified|time|identify)$ ]] || refuse "--protocol is '$protocol'; it must be whale, encounter, stratified, time or identify"
 [[ -n $data || -n $recipe ]] || { demo=yes; recipe=demo; }
 [[ -n $data || -n $demo ]] || refuse "--recipe $recipe needs --data"
 [[ -n $recipe ]] || refuse "--data $data needs --recipe, such as small"
@@ -105,7 +117,7 @@ if [[ -n $demo ]]; then
 fi
 
 if [[ $folds == none ]]; then
-    step "train" python -m solution.train --recipe "$recipe" --data "$data" --output "$run/weights" --seed "$seed" --device "$device" --resume
+    train "train" "$data" "$run/weights"
     step "pack" python -m submission.pack --weights "$run/weights" --output "$run/submission.zip"
     exit 0
 fi

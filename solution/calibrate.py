@@ -12,6 +12,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 import pandas as pd
 
+from solution import recipe
 from solution.identify import TOP, Identification, best, blocks, known_scores, merged
 
 Probability = Callable[[float], np.ndarray]  # P (q, k) by temperature
@@ -207,22 +208,21 @@ def interval(values: np.ndarray, whale: np.ndarray, resamples: int = 1000, seed:
     return float(low), float(high)
 
 
-def fitted(
-    similarity: np.ndarray,
-    probability: Optional[Probability],
-    truth: np.ndarray,
-    whale_ids: np.ndarray,
-    new_share: Optional[float] = None,
-    by_species: bool = False,
-    columns: Tuple[str, ...] = ("Image", "Id"),
-    new: str = "new_whale",
-    grid: Grid = Grid(),
-) -> Identification:
-    """Everything that is fitted on validation queries, see `search`; whale_ids (q,) are resampled for the interval, those of new queries each alone."""
+def fitted(similarity: np.ndarray, probability: Optional[Probability], truth: np.ndarray, whale_ids: np.ndarray, wanted: recipe.Identify, grid: Grid = Grid()) -> Identification:
+    """Everything that is fitted on validation queries, as `search` takes them, within what the recipe wants.
+
+    whale_ids (q,) are resampled for the interval, those of new queries each alone.
+    """
+    if wanted.by == "neighbours":
+        probability = None
+    if wanted.by == "classifier":
+        grid = replace(grid, c1=(0.0,), c2=(0.0,), c3=(1.0,))
+    if wanted.temperature is not None:
+        grid = replace(grid, temperatures=(wanted.temperature,))
     found = search(similarity, probability, truth, grid)
     weights = {key: getattr(found, key) for key in ("temperature", "theta_p", "theta_f", "c1", "c2", "c3")}
-    options = {"new_share": new_share, "by_species": by_species, "columns": columns, "new": new}
-    start = Identification(**weights, map5=None, ci95=None, n_queries=len(truth), scale=1.0, bias=0.0, nearest=(0.0, 0.0), **options)
+    kept = {key: getattr(wanted, key) for key in ("new_share", "by_species", "columns", "new")}
+    start = Identification(**weights, **kept, map5=None, ci95=None, n_queries=len(truth), scale=1.0, bias=0.0, nearest=(0.0, 0.0))
     scores = merged(similarity, None if probability is None else probability(found.temperature), start)
     scale, bias = calibration(scores, truth)
     known = similarity.shape[1] - 1

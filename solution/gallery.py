@@ -69,18 +69,19 @@ def digest(path: str, box: str) -> str:
 
 
 def unseen(table: pd.DataFrame, gallery: Gallery) -> np.ndarray:
-    """Which photographs of a `labelled` table the gallery does not hold, by their bytes."""
-    return ~table.digest.isin(gallery.digest[gallery.digest != ""]).to_numpy()
+    """Which photographs of a `labelled` table the gallery does not hold: it would have the same id and the same bytes."""
+    held = set(zip(gallery.image_id, gallery.digest))
+    return np.array([not digest or (image_id, digest) not in held for image_id, digest in zip(table.image_id, table.digest)], bool)
 
 
 def enlarged(gallery: Gallery, table: pd.DataFrame, embeddings: Dict[str, np.ndarray]) -> Gallery:
     """The gallery with a `labelled` table: what it holds already takes the table's label, the rest is added with `embeddings` (n, d)
     by model, a row for each photograph that is `unseen`."""
-    told = dict(zip(table.digest, table.whale_id))
-    whale_id = np.array([told.get(known, whale) for known, whale in zip(gallery.digest, gallery.whale_id)], dtype=object)
     new = table[unseen(table, gallery)]
-    columns = [np.concatenate([old, added.to_numpy(dtype=object)]) for old, added in ((gallery.image_id, new.image_id), (whale_id, new.whale_id), (gallery.digest, new.digest))]
-    return Gallery(*columns, {name: np.concatenate([gallery.embeddings[name], rows]) for name, rows in embeddings.items()})
+    told = dict(zip(zip(table.image_id, table.digest), table.whale_id))
+    whale_id = [told.get((image_id, digest), whale) for image_id, digest, whale in zip(gallery.image_id, gallery.digest, gallery.whale_id)]
+    columns = [np.concatenate([np.asarray(old, object), added.to_numpy(object)]) for old, added in ((gallery.image_id, new.image_id), (whale_id, new.whale_id), (gallery.digest, new.digest))]
+    return Gallery(*columns, {name: np.concatenate([gallery.embeddings[name], rows]) for name, rows in embeddings.items()} if len(new) else gallery.embeddings)
 
 
 @dataclass(frozen=True)

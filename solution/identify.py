@@ -1,5 +1,9 @@
 """A ranking of individuals instead of images: 1-NN, classifier, new individual.
 
+    python -m solution.identify PHOTO... --weights WEIGHTS --gallery DATA [--picture matches.jpg]
+
+prints five names a photograph with their probabilities, and that of a new individual, in seconds.
+
 Every image is scored against every known individual, columns 0 to k - 1, and against the unknown ones, the last column
 (`new_whale`), as the seventh prize of Humpback Whale Identification did:
 
@@ -10,14 +14,15 @@ and P' the last column is a constant, theta_f and theta_p. An identification hol
 validation queries; identify.json keeps it.
 """
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Optional, Tuple, Union
+from typing import Iterator, Optional, Tuple
 
 import numpy as np
 
 from solution import recipe
-from solution.files import InputError, read_json, write_json
+from solution.files import InputError, read_json, run, write_json
 
 TOP = 5  # answers a query
 BLOCK = 1024  # gallery images whose cosines with 8 times as many queries are held at once: 32 MiB
@@ -112,20 +117,16 @@ def known_scores(similarity: np.ndarray, probability: Optional[np.ndarray], c12:
     return scores if probability is None else scores + c3 * probability.astype(np.float64)
 
 
-def merged(
-    similarity: np.ndarray, probability: Optional[np.ndarray], identification: Identification, offset: Union[None, float, np.ndarray] = None
-) -> np.ndarray:
+def merged(similarity: np.ndarray, probability: Optional[np.ndarray], identification: Identification) -> np.ndarray:
     """Scores (q, k + 1) float64 of S (q, k + 1) and P (q, k); P is None where there is no classifier (c3 is 0).
 
-    `offset`, one number or (q,), stands for what the new column's thresholds add, c2 * theta_f + c3 * theta_p. Queries do
-    not depend on each other: hand them over in parts where 8 bytes a score are too many.
+    Queries do not depend on each other: hand them over in parts where 8 bytes a score are too many.
     """
     fitted = identification
     scores = np.empty(similarity.shape)
     for part in blocks(len(scores)):
         scores[part, :-1] = known_scores(similarity[part, :-1], None if probability is None else probability[part], fitted.c1 + fitted.c2, fitted.c3)
-    scores[:, -1] = fitted.c1 * similarity[:, -1].astype(np.float64)
-    scores[:, -1] += fitted.c2 * fitted.theta_f + fitted.c3 * fitted.theta_p if offset is None else offset
+    scores[:, -1] = fitted.c1 * similarity[:, -1].astype(np.float64) + (fitted.c2 * fitted.theta_f + fitted.c3 * fitted.theta_p)
     return scores
 
 
@@ -140,20 +141,17 @@ def best(scores: np.ndarray, top: int = TOP) -> np.ndarray:
     return found
 
 
-def offset_for_share(
-    similarity: np.ndarray, probability: Optional[np.ndarray], identification: Identification, groups: Optional[np.ndarray] = None
-) -> Union[float, np.ndarray]:
-    """The offset for `merged` with which round(new_share * q) of the q first answers are new; with groups (q,), within each: (q,)."""
-    lead = np.empty(len(similarity))  # of the best known individual over the new one without an offset
-    for part in blocks(len(lead)):
-        scores = merged(similarity[part], None if probability is None else probability[part], identification, 0.0)
-        lead[part] = scores[:, :-1].max(axis=1) - scores[:, -1]
-    if groups is None:
-        return above_share(lead, identification.new_share)
-    offset = np.empty(len(lead))
+def lead(scores: np.ndarray) -> np.ndarray:
+    """By how much the best known individual is ahead of the new one, (q,) of merged scores (q, k + 1)."""
+    return scores[:, :-1].max(axis=1) - scores[:, -1]
+
+
+def shift_for_share(leads: np.ndarray, share: float, groups: np.ndarray) -> np.ndarray:
+    """What, added to the new column, makes round(share * n) of the n first answers of each of the groups (q,) new: (q,)."""
+    shift = np.empty(len(leads))
     for group in np.unique(groups):
-        offset[groups == group] = above_share(lead[groups == group], identification.new_share)
-    return offset
+        shift[groups == group] = above_share(leads[groups == group], share)
+    return shift
 
 
 def above_share(values: np.ndarray, share: float) -> float:
@@ -174,3 +172,23 @@ def chance_new_of_best(best_similarity: np.ndarray, identification: Identificati
     """The probability (q,) that a query is not in the gallery, from the similarity (q,) of its best image: a database without names has no more."""
     a, b = identification.nearest
     return np.exp(-np.logaddexp(0, -(a + b * best_similarity.astype(np.float64))))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Who is this? Names the individual on each photograph, by weights trained for it and a gallery of labelled photographs.",
+        epilog="example: python -m solution.identify new.jpg --weights runs/hwi-small/fold0/weights --gallery photographs --picture matches.jpg",
+    )
+    parser.add_argument("photographs", type=Path, nargs="+", metavar="PHOTO")
+    parser.add_argument("--weights", type=Path, required=True, help="directory with identify.json that python -m solution.train wrote")
+    parser.add_argument("--gallery", type=Path, metavar="DATA", help="labelled photographs, besides those in the weights")
+    parser.add_argument("--picture", type=Path, help="image file to draw the nearest photographs to, those that DATA holds")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    args = parser.parse_args()
+    from solution import matches
+
+    matches.show(args.photographs, args.weights, args.gallery, args.picture, args.device)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -75,19 +75,34 @@ class Naming:
         return self.submission(np.tile(np.array([self.identification.new, *whales.index[: identify.TOP - 1]], dtype=object), (len(self.asked), 1)))
 
     def answers(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings]) -> Tuple[pd.DataFrame, pd.DataFrame]:
-        """The submission, and `probabilities`: of each photograph the chance of each of its five names, and of a new individual."""
-        n, told = len(self.asked), self.identification
-        parts = {spec.name: [{key: embeddings[spec.name][key][part] for key in ("plain", "mirror") if key in embeddings[spec.name]} for part in (slice(n), slice(n, None))] for spec in specs}
-        rows = {spec.name: gallery.unit_rows(spec, parts[spec.name][1]) for spec in specs}
-        known = self.known if self.further is None else gallery.enlarged(self.known, self.further, rows)
-        evidence = Evidence(specs, self.weights, known)
-        names = np.append(evidence.individuals, told.new).astype(object)
-        seen = Seen(evidence, {name: queries for name, (queries, _) in parts.items()}, told)
-        groups = self.asked.species.to_numpy(str) if told.by_species and "species" in self.asked else np.full(n, "")
-        shift = np.zeros(n) if told.new_share is None else seen.shift(groups)
+        """The submission, and of each photograph the chance of each of its five names and of a new individual."""
+        names, chance = self.named(specs, embeddings)
+        return self.submission(names[:, :-1]), self.chances(names, chance)
+
+    def named(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings], known_only: bool = False) -> Tuple[np.ndarray, np.ndarray]:
+        """Of each photograph its five names, best first, and `new` once more (q, 6), and the chance of each (q, 6).
+
+        With `known_only` a new individual is not among the five.
+        """
+        told, n = self.identification, len(self.asked)
+        evidence, queries = self.evidence(specs, embeddings)
+        seen = Seen(evidence, queries, told)
+        shift = np.full(n, -np.inf if known_only else 0.0)
+        if told.new_share is not None and not known_only:
+            shift = seen.shift(self.asked.species.to_numpy(str) if told.by_species and "species" in self.asked else np.full(n, ""))
         columns, chance = zip(*(seen.best(part, shift[part]) for part in identify.blocks(n, QUERIES)))
-        columns, chance = np.concatenate(columns), np.concatenate(chance)
-        return self.submission(names[columns[:, :-1]]), self.chances(names[columns], chance)
+        return np.append(evidence.individuals, told.new).astype(object)[np.concatenate(columns)], np.concatenate(chance)
+
+    def evidence(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings]) -> Tuple[Evidence, Dict[str, rank.Embeddings]]:
+        """What is known, all of the gallery, and the embeddings of what is asked, from those of `table`."""
+        n, queries, further = len(self.asked), {}, {}
+        for spec in specs:
+            parts = {key: rows for key, rows in embeddings[spec.name].items() if key in ("plain", "mirror")}
+            queries[spec.name] = {key: rows[:n] for key, rows in parts.items()}
+            if self.further is not None:
+                further[spec.name] = gallery.unit_rows(spec, {key: rows[n:] for key, rows in parts.items()})
+        known = self.known if self.further is None else gallery.enlarged(self.known, self.further, further)
+        return Evidence(specs, self.weights, known), queries
 
     def submission(self, names: np.ndarray) -> pd.DataFrame:
         """Names (q, 5) as the competition's two columns."""

@@ -107,7 +107,11 @@ def asked_of(args: argparse.Namespace, complaints: Complaints) -> Asked:
         return Ranking(args.data, args.weights, complaints)
     if not (args.weights / "identify.json").is_file():
         raise InputError(f"{args.data}: has no query_scenarios.csv, and {args.weights} no identify.json to name individuals with; train with --validate FOLD of protocol identify")
-    return naming.Naming(args.weights, recipe.specs(args.weights, complaints), images.listed(args.data, complaints).reset_index(drop=True), args.gallery, complaints)
+    table = images.listed(args.data, complaints)
+    twice = table.path.map(os.path.basename).duplicated()
+    if twice.any():
+        complaints.add(f"{args.data}/metadata.csv: another photograph is called {os.path.basename(table.path[twice].iloc[0])} too; only the first of a name is answered")
+    return naming.Naming(args.weights, recipe.specs(args.weights, complaints), table[~twice].reset_index(drop=True), args.gallery, complaints)
 
 
 def predict(args: argparse.Namespace, started: Optional[float] = None) -> None:

@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="data directory whose metadata.csv has whale_id")
     parser.add_argument("--output", type=Path, required=True, help="directory for the weights")
     parser.add_argument("--validate", type=Path, metavar="FOLD", help="inner fold: its MAP@20 after each epoch; of protocol identify, identify.json is fitted on it")
-    parser.add_argument("--gallery", type=Path, metavar="DATA", help="labelled photographs that travel with the weights (default: --data and the inner fold's)")
+    parser.add_argument("--gallery", type=Path, metavar="DATA", help="labelled photographs that travel with the weights besides those of --data and the inner fold")
     parser.add_argument("--model", help="train this model of the recipe only")
     parser.add_argument("--resume", action="store_true", help="go on where an earlier run stopped; finished models are kept")
     parser.add_argument("--time-limit", type=seconds, metavar="SECONDS", help="stop in time with a checkpoint (exit 0); --resume goes on")

@@ -49,7 +49,7 @@ def mean_average_precision(submission: pd.DataFrame, truth: pd.DataFrame, top: i
 def ship(weights: Path, specs: List[recipe.Spec], wanted: recipe.Identify, data: Path, fold: Optional[Path], further: Optional[Path], device: str, workers: int) -> None:
     """Writes WEIGHTS/gallery, and WEIGHTS/identify.json as fitted on the photographs of FOLD against those of `data`.
 
-    The gallery is `further`, by default `data` and the fold's photographs, which labels.csv names.
+    The gallery holds the photographs of `data`, those of the fold, named by its labels.csv, and those of `further`, whose names count most.
     """
     engine_of = embed.Engines(weights, device)
     known = embedded(gallery.labelled(data), data, specs, engine_of, workers)
@@ -61,7 +61,9 @@ def ship(weights: Path, specs: List[recipe.Spec], wanted: recipe.Identify, data:
         asked = asked.assign(image_id=names.original_image_id.to_numpy(), whale_id=names.whale_id.to_numpy())
         known = gallery.enlarged(known, asked, {spec.name: gallery.unit_rows(spec, queries[spec.name])[gallery.unseen(asked, known)] for spec in specs})
     if further is not None:
-        known = embedded(gallery.labelled(further), further, specs, engine_of, workers)
+        table = gallery.labelled(further)
+        new = embedded(table[gallery.unseen(table, known)], further, specs, engine_of, workers)
+        known = gallery.enlarged(known, table, new.embeddings)
     gallery.write(known, weights)
 
 
@@ -91,6 +93,6 @@ def fitted(weights: Path, specs: List[recipe.Spec], wanted: recipe.Identify, kno
     known_here = np.isin(names, evidence.individuals)
     truth = np.where(names == "", len(evidence.individuals), np.where(known_here, column, -1))
     classifies = any(evidence.classifiers)
-    found = calibrate.fitted(evidence.similarity(queries), (lambda temperature: evidence.probability(queries, temperature)) if classifies else None, truth, names, **recipe.plain(wanted))
+    found = calibrate.fitted(evidence.similarity(queries), (lambda temperature: evidence.probability(queries, temperature)) if classifies else None, truth, names, wanted)
     print(f"identify.json: MAP@5 {found.map5:.4f} on {len(names)} photographs, {(names == '').sum()} of them of unknown whales", file=sys.stderr)
     return found

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from solution import calibrate, identify
+from solution import calibrate, identify, recipe
 
 SMALL = calibrate.Grid((0.5, 2.0), (0.0, 1.0, 2.0), (0.0, 1.0, 3.0), (0.0, 0.2, 0.4), (0.0, 0.25, 0.5, 0.75, 0.9), (0.0, 0.25, 0.5, 0.75))
 POINTS = [60, 30, 20, 15, 12]  # sixtieths, which a computer adds without rounding
@@ -127,7 +127,7 @@ def test_a_whale_without_a_column_is_never_found():
 
 def test_what_the_search_promises_is_what_merged_scores_reach():
     similarity, logits, truth = queries(6, 200, 30)
-    identification = calibrate.fitted(similarity, softmax_of(logits), truth, truth.astype(str), grid=SMALL)
+    identification = calibrate.fitted(similarity, softmax_of(logits), truth, truth.astype(str), recipe.Identify(), SMALL)
     scores = identify.merged(similarity, identify.probabilities(logits, identification.temperature), identification)
     reached = [1 / (order.index(true) + 1) if true in order else 0 for order, true in zip(identify.best(scores).tolist(), truth.tolist())]
     assert math.fsum(reached) / 200 == pytest.approx(identification.map5, abs=1e-12)
@@ -220,17 +220,17 @@ def test_one_whale_that_makes_the_difference_widens_the_interval():
 
 def test_everything_fitted_travels_through_identify_json(tmp_path):
     similarity, logits, truth = queries(7, 150, 20)
-    options = dict(new_share=0.165, by_species=True, columns=("image", "predictions"), new="new_individual", grid=SMALL)
-    identification = calibrate.fitted(similarity, softmax_of(logits), truth, truth.astype(str), **options)
+    wanted = recipe.Identify(new_share=0.165, by_species=True, columns=("image", "predictions"), new="new_individual")
+    identification = calibrate.fitted(similarity, softmax_of(logits), truth, truth.astype(str), wanted, SMALL)
     assert identify.read(identify.write(identification, tmp_path / "identify.json")) == identification
     assert identification.ci95[0] < identification.map5 < identification.ci95[1] and identification.n_queries == 150
     assert (identification.new_share, identification.by_species, identification.columns, identification.new) == (0.165, True, ("image", "predictions"), "new_individual")
-    assert calibrate.fitted(similarity, softmax_of(logits), truth, truth.astype(str), **options) == identification
+    assert calibrate.fitted(similarity, softmax_of(logits), truth, truth.astype(str), wanted, SMALL) == identification
 
 
 def test_fitted_chances_are_as_often_right_as_they_say():
     similarity, logits, truth = queries(8, 3000, 20)
-    identification = calibrate.fitted(similarity, softmax_of(logits), truth, truth.astype(str), grid=SMALL)
+    identification = calibrate.fitted(similarity, softmax_of(logits), truth, truth.astype(str), recipe.Identify(), SMALL)
     chance = identify.chances(identify.merged(similarity, identify.probabilities(logits, identification.temperature), identification), identification)
     unknown = (truth < 0) | (truth == 20)
     assert chance[:, -1].mean() == pytest.approx(unknown.mean(), abs=0.01)
@@ -239,10 +239,19 @@ def test_fitted_chances_are_as_often_right_as_they_say():
     assert identify.chance_new_of_best(similarity[:, :-1].max(axis=1), identification).mean() == pytest.approx(unknown.mean(), abs=0.01)
 
 
+def test_the_recipe_says_what_counts_and_at_which_temperature():
+    similarity, logits, truth = queries(10, 120, 20)
+    of = lambda **wanted: calibrate.fitted(similarity, softmax_of(logits), truth, truth.astype(str), recipe.Identify(**wanted), SMALL)
+    classifier, neighbours, warm = of(by="classifier", temperature=1.0), of(by="neighbours"), of(temperature=0.7)
+    assert (classifier.c1, classifier.c2, classifier.temperature) == (0, 0, 1) and classifier.c3 > 0
+    assert neighbours.c3 == 0 and warm.temperature == 0.7
+    assert of().map5 >= max(classifier.map5, neighbours.map5)
+
+
 def test_new_queries_are_resampled_alone_whatever_their_label():
     similarity, logits, truth = queries(9, 120, 20)
     named, unnamed = (np.where(truth == 20, label, truth.astype(str)) for label in ("new_whale", ""))
-    assert calibrate.fitted(similarity, None, truth, named, grid=SMALL) == calibrate.fitted(similarity, None, truth, unnamed, grid=SMALL)
+    assert calibrate.fitted(similarity, None, truth, named, recipe.Identify(), SMALL) == calibrate.fitted(similarity, None, truth, unnamed, recipe.Identify(), SMALL)
 
 
 @pytest.mark.slow

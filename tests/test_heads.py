@@ -1,4 +1,4 @@
-"""The head against a plain loop over images and classes, and against the published numbers."""
+"""Each kind of head against a plain loop over images and classes, and against the published numbers."""
 
 import math
 from pathlib import Path
@@ -10,28 +10,31 @@ import torch
 from torch.nn import functional
 
 from solution import recipe
-from solution.heads import SubCentreArcFace, dynamic_margins
+from solution.heads import GaussianMixture, Linear, SubCentreMargin, dynamic_margins, head_for
 
 BELUGA = Path(__file__).parents[2] / "shared" / "data" / "beluga" / "metadata.csv"
 HEAD = recipe.Head()
 
 
 def toy(sub_centres=2, classes=5, width=6, n=12, seed=0, counts=None, **settings):
-    """A head, embeddings (n, width) and labels (n,)."""
+    """A head (ArcFace unless `kind` says otherwise), embeddings (n, width) and labels (n,)."""
     random = torch.Generator().manual_seed(seed)
     counts = torch.arange(1, classes + 1) if counts is None else counts
-    head = SubCentreArcFace(width, counts, recipe.Head(sub_centres=sub_centres, **settings))
-    head.weight.data = torch.randn(head.weight.shape, generator=random)
+    head = head_for(width, counts, recipe.Head(sub_centres=sub_centres, **settings))
+    for parameter in head.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=random)
     return head, torch.randn(n, width, generator=random), torch.randint(0, len(counts), (n,), generator=random)
 
 
 def logit_by_hand(embedding, centres, is_true, n, settings):
-    """One logit in Python's float64, from the formulas of the write-up."""
+    """One logit in Python's float64, from the formulas of the write-ups."""
     length = lambda row: math.sqrt(sum(value * value for value in row))
     cosine = max(sum(a * b for a, b in zip(embedding, centre)) / (length(embedding) * length(centre)) for centre in centres)
     if is_true:
         m = settings.margin_scale * n**settings.margin_power + settings.margin_offset
-        if cosine > math.cos(math.pi - m):
+        if settings.kind == "cosface":
+            cosine = cosine - m
+        elif cosine > math.cos(math.pi - m):
             cosine = math.cos(math.acos(cosine) + m)
         else:
             cosine = cosine - m * math.sin(math.pi - m)
@@ -45,10 +48,12 @@ def by_hand(head, embeddings, labels, counts, settings):
             for row, label in zip(embeddings.double().tolist(), labels.tolist())]
 
 
+@pytest.mark.parametrize("kind", ["arcface", "cosface"])
 @pytest.mark.parametrize("sub_centres", [1, 2, 3])
-def test_logits_equal_a_plain_loop(sub_centres):
-    head, embeddings, labels = toy(sub_centres, n=40)
-    expected = by_hand(head, embeddings, labels, [1, 2, 3, 4, 5], recipe.Head(sub_centres=sub_centres))
+def test_logits_equal_a_plain_loop(kind, sub_centres):
+    head, embeddings, labels = toy(sub_centres, n=40, kind=kind)
+    labels[::7] = -1  # of no class: nothing is lowered
+    expected = by_hand(head, embeddings, labels, [1, 2, 3, 4, 5], recipe.Head(kind=kind, sub_centres=sub_centres))
     np.testing.assert_allclose(head(embeddings, labels).detach().numpy(), expected, atol=2e-4)
 
 
@@ -72,12 +77,73 @@ def test_one_sub_centre_and_a_constant_margin_are_arcface():
     np.testing.assert_allclose(head(embeddings, labels).detach()[inside], s * torch.cos(turned)[inside], atol=1e-3)
 
 
-def test_the_margin_falls_on_the_true_class_only():
-    head, embeddings, labels = toy()
-    without, _, _ = toy(margin_scale=0.0, margin_offset=0.0)
+@pytest.mark.parametrize("kind", ["arcface", "cosface"])
+def test_the_margin_falls_on_the_true_class_only(kind):
+    head, embeddings, labels = toy(kind=kind)
+    without, _, _ = toy(kind=kind, margin_scale=0.0, margin_offset=0.0)
     difference = (without(embeddings, labels) - head(embeddings, labels)).detach().numpy()
     true = np.eye(5, dtype=bool)[labels]
     assert (difference[true] > 0.1).all() and np.abs(difference[~true]).max() < 1e-4
+
+
+def test_cosface_without_a_margin_is_the_scaled_cosine():
+    head, embeddings, labels = toy(1, kind="cosface", margin_scale=0.0, margin_offset=0.0, scale=30.0)
+    cosine = functional.cosine_similarity(embeddings.double()[:, None], head.weight.data.double()[None], dim=2)
+    np.testing.assert_allclose(head(embeddings, labels).detach(), 30 * cosine, atol=1e-5)
+
+
+def test_cosface_lowers_the_true_logit_by_the_scaled_margin_of_its_class():
+    head, embeddings, labels = toy(kind="cosface")
+    lowered = (head(embeddings, torch.full_like(labels, -1)) - head(embeddings, labels)).detach().numpy()
+    expected = np.where(np.eye(5, dtype=bool)[labels], 21 * (0.5 * np.arange(1, 6) ** -0.125 + 0.05), 0)
+    np.testing.assert_allclose(lowered, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("margins", [{}, {"margin_scale": 0.0, "margin_offset": 0.3}, {"margin_scale": 0.0, "margin_offset": 0.0}])
+def test_lgm_logits_equal_a_plain_loop(margins):
+    """-d / 2 with d the squared distance to the class's mean, times 1 + m for the true class; Wan et al., with the margin of the class."""
+    head, embeddings, labels = toy(kind="lgm", n=20, **margins)
+    labels[::7] = -1
+    settings, expected = recipe.Head(kind="lgm", **margins), np.empty((20, 5))
+    for i, row in enumerate(embeddings.double().tolist()):
+        for c, centre in enumerate(head.weight.detach().double().tolist()):
+            m = settings.margin_scale * (c + 1) ** settings.margin_power + settings.margin_offset
+            distance = sum((a - b) ** 2 for a, b in zip(row, centre))
+            expected[i, c] = -distance / 2 * (1 + m if c == labels[i] else 1)
+    np.testing.assert_allclose(head(embeddings, labels).detach().numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_linear_head_is_the_formula_and_does_not_look_at_the_labels():
+    head, embeddings, labels = toy(kind="linear")
+    weight, bias = (parameter.detach().double().numpy() for parameter in head.parameters())
+    expected = [[bias[c] + sum(weight[c, k] * row[k] for k in range(6)) for c in range(5)] for row in embeddings.double().numpy()]
+    np.testing.assert_allclose(head(embeddings, labels).detach(), expected, atol=1e-5)
+    assert torch.equal(head(embeddings, labels), head(embeddings, torch.full_like(labels, -1)))
+
+
+def test_the_linear_head_drops_numbers_in_training_only_and_scales_the_rest():
+    head = Linear(2000, 3, dropout=0.75)
+    head[1].weight.data.fill_(1.0), head[1].bias.data.zero_()
+    embeddings, labels = torch.ones(4, 2000), torch.zeros(4, dtype=torch.long)
+    kept = head.train()(embeddings, labels).detach() / 4  # each that is kept counts four times
+    assert ((kept - 500).abs() < 100).all() and torch.equal(kept, kept.round()) and len(kept.unique()) > 1
+    assert (head.eval()(embeddings, labels) == 2000).all()
+
+
+@pytest.mark.parametrize("kind", ["arcface", "cosface", "lgm", "linear"])
+def test_the_label_of_no_class_lowers_nothing_and_changes_no_other_row(kind):
+    head, embeddings, labels = toy(kind=kind)
+    some = torch.where(torch.arange(len(labels)) % 3 == 0, -1, labels)
+    without, _, _ = toy(kind=kind, margin_scale=0.0, margin_offset=0.0)
+    assert torch.equal(head(embeddings, some)[some < 0], without(embeddings, some)[some < 0])
+    assert torch.equal(head(embeddings, some)[some >= 0], head(embeddings, labels)[some >= 0])
+
+
+def test_each_kind_names_its_head():
+    counts = torch.tensor([3, 1])
+    kinds = {kind: head_for(4, counts, recipe.Head(kind=kind, dropout=0.5)) for kind in ("arcface", "cosface", "linear", "lgm")}
+    assert [type(head) for head in kinds.values()] == [SubCentreMargin, SubCentreMargin, Linear, GaussianMixture]
+    assert kinds["linear"][0].p == 0.5 and kinds["lgm"].weight.shape == (2, 4) and kinds["linear"][1].weight.shape == (2, 4)
 
 
 def test_the_order_of_a_classs_sub_centres_does_not_matter():
@@ -116,15 +182,17 @@ def test_gradients_are_finite_where_the_cosine_is_one_or_minus_one(sign):
     assert torch.isfinite(loss) and torch.isfinite(embeddings.grad).all() and torch.isfinite(head.weight.grad).all()
 
 
-def test_a_zero_embedding_gives_finite_logits_and_gradients():
-    head, _, labels = toy()
+@pytest.mark.parametrize("kind", ["arcface", "cosface", "lgm", "linear"])
+def test_a_zero_embedding_gives_finite_logits_and_gradients(kind):
+    head, _, labels = toy(kind=kind)
     embeddings = torch.zeros(len(labels), 6, requires_grad=True)
     functional.cross_entropy(head(embeddings, labels), labels).backward()
     assert torch.isfinite(embeddings.grad).all()
 
 
-def test_gradients_equal_finite_differences():
-    head, embeddings, labels = toy(n=4)
+@pytest.mark.parametrize("kind", ["arcface", "cosface", "lgm", "linear"])
+def test_gradients_equal_finite_differences(kind):
+    head, embeddings, labels = toy(n=4, kind=kind)
     embeddings.requires_grad_()
     loss = lambda: functional.cross_entropy(head(embeddings, labels), labels)
     loss().backward()
@@ -139,17 +207,18 @@ def test_gradients_equal_finite_differences():
         assert (above - below) / (2 * step) == pytest.approx(embeddings.grad.view(-1)[place].item(), abs=2e-2)
 
 
-@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
-def test_the_head_computes_in_float32_under_autocast(kind):
-    head, embeddings, labels = toy()
-    half = embeddings.to(kind)
+@pytest.mark.parametrize("kind", ["arcface", "cosface", "lgm", "linear"])
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_the_head_computes_in_float32_under_autocast(kind, precision):
+    head, embeddings, labels = toy(kind=kind)
+    half = embeddings.to(precision)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = head(half, labels)
     assert logits.dtype == torch.float32 and torch.equal(logits, head(half.float(), labels))
 
 
 def test_a_head_starts_within_one_over_the_root_of_its_width_and_holds_its_margins():
-    head = SubCentreArcFace(400, torch.tensor([1, 10, 106]), HEAD)
+    head = SubCentreMargin(400, torch.tensor([1, 10, 106]), HEAD)
     assert head.weight.shape == (6, 400) and head.weight.abs().max() <= 0.05 and head.weight.abs().max() > 0.049
     assert abs(head.weight.mean()) < 0.003 and head.weight.std().item() == pytest.approx(0.05 / math.sqrt(3), rel=0.05)
     assert list(head.state_dict()) == ["weight", "margins"] and list(dict(head.named_parameters())) == ["weight"]
@@ -159,7 +228,7 @@ def test_a_head_starts_within_one_over_the_root_of_its_width_and_holds_its_margi
 def test_the_margins_of_the_belugas_lie_between_those_of_1_and_of_106_images():
     counts = pd.read_csv(BELUGA).whale_id.value_counts()
     assert (len(counts), counts.sum(), counts.max(), (counts == 1).sum()) == (788, 5902, 106, 155)
-    head = SubCentreArcFace(8, torch.from_numpy(counts.to_numpy().copy()), HEAD)
+    head = SubCentreMargin(8, torch.from_numpy(counts.to_numpy().copy()), HEAD)
     expected = [0.5 * n ** (-1 / 8) + 0.05 for n in counts]
     np.testing.assert_allclose(head.margins.numpy(), expected, atol=1e-6)
     assert head.weight.shape == (1576, 8) and head.margins.max().item() == pytest.approx(0.55) and head.margins.min().item() == pytest.approx(0.329130, abs=1e-5)

@@ -151,14 +151,6 @@ def test_merged_scores_are_those_of_the_write_up(seed):
         assert found[query].tolist() == pytest.approx(expected, abs=1e-12)
 
 
-def test_an_offset_replaces_the_thresholds_in_the_last_column():
-    S, P = scored(3)
-    offset = np.random.default_rng(0).random(len(S))
-    np.testing.assert_array_equal(identify.merged(S, P, FITTED, offset)[:, -1], S[:, -1].astype(float) + offset)
-    np.testing.assert_array_equal(identify.merged(S, P, FITTED, 0.7)[:, :-1], identify.merged(S, P, FITTED)[:, :-1])
-    np.testing.assert_array_equal(identify.merged(S, P, FITTED, FITTED.c2 * FITTED.theta_f + FITTED.c3 * FITTED.theta_p), identify.merged(S, P, FITTED))
-
-
 def test_without_a_classifier_its_part_is_missing():
     S, P = scored(4)
     fitted = dataclasses.replace(FITTED, c3=0.0)
@@ -177,27 +169,25 @@ def test_the_best_columns_are_those_of_a_sorted_list(n, k, levels):
 
 # New individuals
 
-def firsts_that_are_new(S, P, fitted, offset):
-    return identify.best(identify.merged(S, P, fitted, offset))[:, 0] == S.shape[1] - 1
+def firsts_that_are_new(scores, share, groups):
+    shifted = scores.copy()
+    shifted[:, -1] += identify.shift_for_share(identify.lead(scores), share, groups)
+    return identify.best(shifted)[:, 0] == scores.shape[1] - 1
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.165, 0.276, 0.5, 1.0])
 @pytest.mark.parametrize("n", [1, 7, 600])
 def test_the_share_of_new_first_answers_is_met_exactly(share, n):
-    S, P = scored(n, n)
-    fitted = dataclasses.replace(FITTED, new_share=share)
-    assert firsts_that_are_new(S, P, fitted, identify.offset_for_share(S, P, fitted)).sum() == round(share * n)
+    scores = identify.merged(*scored(n, n), FITTED)
+    assert firsts_that_are_new(scores, share, np.full(n, "")).sum() == round(share * n)
 
 
 def test_the_share_is_met_exactly_within_each_species():
     S, P = scored(8, 300)
     species = np.array(["beluga", "minke", "orca"])[np.random.default_rng(0).choice(3, 300, p=[0.7, 0.25, 0.05])]
     S[species == "minke", -1] += 1
-    fitted = dataclasses.replace(FITTED, new_share=0.2)
-    offset = identify.offset_for_share(S, P, fitted, species)
-    new = firsts_that_are_new(S, P, fitted, offset)
+    new = firsts_that_are_new(identify.merged(S, P, FITTED), 0.2, species)
     assert all(new[species == one].sum() == round(0.2 * (species == one).sum()) for one in set(species))
-    assert all(len(set(offset[species == one])) == 1 for one in set(species))
 
 
 def test_chances_are_the_softmax_of_scaled_scores_with_a_bias_for_new():

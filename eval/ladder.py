@@ -1,0 +1,261 @@
+"""An ablation table: a recipe and a file of differences -> one row each, trained, predicted and scored.
+
+Reads ROWS.yaml, the recipe and a fold. A row has a name, `about` (one line) and differences in the recipe's own form:
+`shared` and `identify` are laid over the recipe's, `models` takes the place of its models.
+
+    python -m eval.ladder ROWS.yaml --recipe hwi-small --folds FOLDS --fold 0 --inner INNER/0 --output ladder.csv
+
+Writes ladder.csv anew after every row, and the row's recipe, weights, submission and scores to ladder/ROW/. A row that stands
+there with the same hash (of recipe, folds and seed) is passed over, one that was begun goes on, and one that differs from a
+finished one in `identify` alone is fitted on that one's weights. `seconds` are those of the epochs, whoever trained them.
+Expect a Markdown table, and exit status 1 where a row failed; the others stand.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Mapping
+
+import pandas as pd
+import yaml
+
+from eval.files import InputError, read_json, read_table, run, whole, whole_directory, write_table
+from eval.score import read_per_query
+
+RECIPES = Path(__file__).parents[1] / "solution" / "recipes"
+TABLES = ["shared", "models", "identify"]
+COLUMNS = ["row", "score", "low", "high", "known", "unknown", "auc", "seconds", "inner_map5", "hash"]
+
+
+class Failed(Exception):
+    """A row's command that did not end well, and the last line it told."""
+
+
+class Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, where YAML drops the first without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"line {node.start_mark.line + 1}: {key} stands there twice")
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        table = yaml.load(path.read_text(), Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(table, Mapping):
+        raise InputError(f"{path}: holds {table!r}; it must be a table of names and values")
+    return table
+
+
+def read_rows(path: Path, recipe: str) -> dict[str, dict]:
+    """The whole recipe of each row, by its name; `recipe`: a name of solution/recipes or the path of a .yaml file."""
+    file = Path(recipe) if recipe.endswith((".yaml", ".yml")) else RECIPES / f"{recipe}.yaml"
+    base = read_yaml(file)
+    for key in TABLES:
+        if not isinstance(base.get(key) or {}, Mapping):
+            raise InputError(f"{file}: {key} is {base[key]!r}; it must be a table")
+    return {name: laid_over(base, checked(row, name, path)) for name, row in read_yaml(path).items()}
+
+
+def checked(row: object, name: object, path: Path) -> dict:
+    where = f"{path}: row {name!r}"
+    if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name)):
+        raise InputError(f"{where}: it names a directory, so it must be of letters, digits, -, _ and . (or stand in quotes)")
+    if not (isinstance(row, Mapping) and isinstance(row.get("about"), str) and len(row["about"].splitlines()) == 1):
+        raise InputError(f"{where}: must be a table with `about`, one line that says what differs")
+    for key in row.keys() - {"about"}:
+        if key not in TABLES:
+            raise InputError(f"{where}: unknown key {key}; there are about, {', '.join(TABLES)}")
+        if not isinstance(row[key], Mapping):
+            raise InputError(f"{where}: {key} is {row[key]!r}; it must be a table of differences")
+    return dict(row)
+
+
+def laid_over(recipe: dict, row: dict) -> dict:
+    """The recipe with a row's differences; its models, if it has any, are the only ones."""
+    return recipe | row | {key: merged(recipe.get(key) or {}, row[key]) for key in ("shared", "identify") if key in row}
+
+
+def merged(base: Mapping, differences: Mapping) -> dict:
+    """Nested tables laid over each other; the second wins."""
+    both = dict(base)
+    for key, value in differences.items():
+        nested = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
+        both[key] = merged(both[key], value) if nested else value
+    return both
+
+
+def training(recipe: dict) -> list:
+    """The part of a recipe that decides its weights; the order of the models is theirs, that of keys is nobody's."""
+    return [recipe.get("shared") or {}, list((recipe.get("models") or {}).items())]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    fold: Path
+    inner: Path | None  # where the fold asks for names
+    keep: Path
+    seed: int
+    device: str
+
+    def hash(self, recipe: dict) -> str:
+        folds = [(fold.name, read_json(fold.parent / "manifest.json")) for fold in (self.fold, self.inner) if fold]
+        told = [training(recipe), recipe.get("identify"), recipe.get("protocol"), folds, self.seed]
+        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+    def commands(self, work: Path) -> list[list]:
+        weights, submission, device = work / "weights", work / "submission.csv", ["--device", self.device]
+        validate = ["--validate", self.inner] if self.inner else []
+        probabilities = ["--probabilities", work / "probabilities.csv"] if self.inner else []
+        return [
+            ["solution.train", "--recipe", work / "recipe.yaml", "--data", (self.inner or self.fold) / "train",
+             "--output", weights, "--resume", "--seed", self.seed, *validate, *device],
+            ["solution.predict", "--data", self.fold / "test", "--weights", weights, "--output", submission,
+             *probabilities, *device],
+            ["eval.score", submission, self.fold / "truth.csv", "--json", work / "score.json",
+             "--per-query", work / "per_query.csv", *probabilities]]
+
+    def climb(self, name: str, recipe: dict, donor: str | None) -> dict:
+        """Trains, predicts and scores a row; returns its figures. `donor`: a row whose weights are this one's."""
+        work = self.keep / name
+        with whole(work / "recipe.yaml") as beside:
+            beside.write_text(yaml.safe_dump(recipe, sort_keys=False))
+        if donor and not (work / "weights").exists():
+            print(f"{name}: takes the weights of {donor}", file=sys.stderr)
+            with whole_directory(work / "weights") as beside:
+                shutil.copytree(self.keep / donor / "weights", beside, dirs_exist_ok=True)
+        (work / "weights" / "identify.json").unlink(missing_ok=True)  # it may have been fitted for another `identify`
+        for command in self.commands(work):
+            obey(command)
+        return figures(work, self.inner is not None)
+
+
+def obey(command: list) -> None:
+    """Runs a module of the project and passes on what it tells."""
+    last = ""
+    words = [sys.executable, "-m", *map(str, command)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace") as process:
+        for line in process.stderr:
+            last = line.strip() or last
+            print(line, end="", file=sys.stderr)
+    if process.returncode:
+        raise Failed(f"{command[0]} ended with status {process.returncode}: {last}")
+
+
+def figures(work: Path, of_names: bool) -> dict:
+    """A row's figures as text, "" for none; `known` and `unknown` are means of MAP@5, where the fold asks for names."""
+    score, queries = read_json(work / "score.json"), read_per_query(work / "per_query.csv")
+    strict, known = queries.strict.where(of_names), queries.whale_id != ""
+    identify = work / "weights" / "identify.json"
+    epochs = [pd.read_csv(path) for path in sorted((work / "weights").glob("*.log.csv"))]
+    told = {
+        "score": score["strict"], **dict(zip(["low", "high"], score["ci95"] or [None, None])),
+        "known": strict[known].mean(), "unknown": strict[~known].mean(), "auc": score.get("open_set", {}).get("auc"),
+        "seconds": round(float(sum(table.seconds.sum() for table in epochs if "seconds" in table)), 1),
+        "inner_map5": read_json(identify)["map5"] if identify.is_file() else None}
+    return {key: "" if pd.isna(value) else str(value) for key, value in told.items()}
+
+
+def fill(rows: dict[str, dict], names: list[str], ladder: Ladder, output: Path) -> pd.DataFrame:
+    """Adds the rows `names` to the table, written after each, and returns what stands there of `rows`; failures are told."""
+    table = read_table(output, COLUMNS) if output.is_file() else pd.DataFrame(columns=COLUMNS, dtype=str)
+    hashes = {name: ladder.hash(recipe) for name, recipe in rows.items()}
+    for number, name in enumerate(names, start=1):
+        print(f"row {number} of {len(names)}: {name}: {rows[name]['about']}", file=sys.stderr)
+        done = standing(table, hashes)
+        if name in set(done.row):
+            print(f"{name}: stands in {output} already", file=sys.stderr)
+            continue
+        table = table[table.row != name]
+        donors = [other for other in done.row if training(rows[other]) == training(rows[name])]
+        donors = [other for other in donors if (ladder.keep / other / "weights").is_dir()]
+        try:
+            row = {"row": name, **ladder.climb(name, rows[name], next(iter(donors), None)), "hash": hashes[name]}
+            table = in_order(pd.concat([table, pd.DataFrame([row])], ignore_index=True), list(rows))
+        except Failed as failure:
+            print(f"{name}: failed: {failure} (its files: {ladder.keep / name})", file=sys.stderr)
+        write_table(table, output)
+    return standing(table, hashes)
+
+
+def standing(table: pd.DataFrame, hashes: dict[str, str]) -> pd.DataFrame:
+    """The rows as they would be made now; others are of an earlier recipe or of another file of rows."""
+    return table[table.hash == table.row.map(hashes)]
+
+
+def in_order(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    place = {name: number for number, name in enumerate(names)}
+    return table.sort_values("row", key=lambda column: column.map(place), kind="stable")
+
+
+def markdown(table: pd.DataFrame, rows: dict[str, dict]) -> str:
+    number = lambda text: f"{float(text):.4f}" if text else "-"
+    lines = ["| row | what differs | score | 95 % interval | known | unknown | AUC | minutes |",
+             "|---|---|--:|:-:|--:|--:|--:|--:|"]
+    for row in table.itertuples():
+        score, low, high, *others = map(number, (row.score, row.low, row.high, row.known, row.unknown, row.auc))
+        cells = row.row, rows[row.row]["about"], score, f"{low} to {high}", *others, f"{float(row.seconds) / 60:.1f}"
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def chosen(args: argparse.Namespace) -> Ladder:
+    """What the arguments ask; InputError where the folds do not go together."""
+    fold, keep = args.folds / str(args.fold), args.keep or args.output.with_suffix("")
+    of_names = read_json(args.folds / "manifest.json")["protocol"] == "identify"
+    if not fold.is_dir():
+        raise InputError(f"{fold}: no such fold; choose another --fold")
+    if of_names != (args.inner is not None):
+        raise InputError(f"{args.folds}: --inner goes with folds of protocol identify, and they with it; "
+                         "make it with python -m eval.folds FOLD/train --protocol identify")
+    if of_names:
+        made_from = read_json(args.inner.parent / "manifest.json")["metadata_sha256"]
+        if made_from != hashlib.sha256((fold / "train" / "metadata.csv").read_bytes()).hexdigest():
+            raise InputError(f"{args.inner}: not made from {fold}/train, so it may hold what {fold} asks; make it again")
+    if keep == args.output:
+        raise InputError(f"--output {args.output}: must end in .csv, or the rows need another --keep")
+    return Ladder(fold, args.inner, keep, args.seed, args.device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Train, predict and score a recipe with each of several differences.",
+        epilog="example: python -m eval.ladder rows.yaml --recipe hwi-small --folds folds --inner inner/0 --output ladder.csv")
+    parser.add_argument("rows", type=Path, metavar="ROWS.yaml", help="name -> about and differences: shared, models, identify")
+    parser.add_argument("--recipe", required=True, help="what they differ from: a name of solution/recipes or a .yaml file")
+    parser.add_argument("--folds", type=Path, required=True, help="directory that python -m eval.folds wrote")
+    parser.add_argument("--fold", type=int, default=0, help="the one to predict")
+    parser.add_argument("--inner", type=Path, metavar="FOLD", help="identify: the fold of FOLD/train to train and fit on")
+    parser.add_argument("--output", type=Path, required=True, help="the table, a .csv; it is added to")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="where weights and scores go (default: the output without .csv)")
+    parser.add_argument("--only", metavar="NAME,...", help="these rows (default: all)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    args = parser.parse_args()
+    rows, ladder = read_rows(args.rows, args.recipe), chosen(args)
+    names = args.only.split(",") if args.only else list(rows)
+    for name in names:
+        if name not in rows:
+            raise InputError(f"--only: {args.rows} has no row {name!r}; there are {', '.join(rows)}")
+    table = fill(rows, names, ladder, args.output)
+    print(markdown(table, rows))
+    missing = [name for name in names if name not in set(table.row)]
+    if missing:
+        sys.exit(f"no result for {', '.join(missing)}: what stopped them is told above; the same command tries them again")
+
+
+if __name__ == "__main__":
+    run(main)
