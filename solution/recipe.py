@@ -184,7 +184,7 @@ class Identify:
         require(self.temperature is None or self.temperature > 0, "identify.temperature", self.temperature, "above 0")
         require(self.new_share is None or 0 <= self.new_share <= 1, "identify.new_share", self.new_share, "between 0 and 1")
         require(len(set(self.columns)) == len(self.columns) == 2, "identify.columns", list(self.columns), "two names")
-        require(len(self.new.split()) == 1, "identify.new", self.new, "one word")
+        require(self.new.split() == [self.new], "identify.new", self.new, "one word")
 
 
 @dataclass(frozen=True)

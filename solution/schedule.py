@@ -41,11 +41,9 @@ def rates(epoch: int, step: int, steps: int, train: recipe.Train) -> Tuple[List[
     late = train.frozen_learning_rate if frozen else train.learning_rate
     full = [late] * 3 if frozen else [train.early_learning_rate or late, late, train.head_learning_rate]
     begun, epochs = (0, train.frozen_epochs) if frozen else (train.frozen_epochs, train.epochs)
-    share, beta = factor(epoch - begun, train), BETA
+    share, beta = 1.0 if frozen else factor(epoch - begun, train), BETA
     if train.schedule == "one_cycle":
         share, beta = one_cycle(((epoch - begun) * steps + step) / (epochs * steps), train.warmup)
-    elif frozen:
-        share = 1.0
     return [rate * share for rate in full], beta
 
 

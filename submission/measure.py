@@ -2,8 +2,9 @@
 
     measured(Path("folds/0"), Path("weights"), Path("packed/weights"), "cpu")
 
-Reads FOLD/test, FOLD/truth.csv and two directories of the same models. Seconds differ from run to run, so `pack` keeps what was
-measured in the user's cache: the same weights packed again against the same fold give the same bytes.
+Reads FOLD/test, FOLD/truth.csv and two directories of the same models. Rankings are measured by MAP@20; where the truth names
+individuals, names by MAP@5. Seconds differ from run to run, so `pack` keeps what was measured in the user's cache: the same
+weights packed again against the same fold give the same bytes.
 """
 
 import time
@@ -14,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from eval import score
-from eval.files import InputError
-from solution import embed, images, rank, recipe, scenarios
+from solution import embed, images, naming, rank, recipe, scenarios
 from solution.device import default_workers
 
 Parts = Dict[str, rank.Embeddings]
+Answering = Callable[[Parts, List[str]], pd.DataFrame]
 
 
 class Timed:
@@ -36,15 +37,15 @@ class Timed:
 
 
 class Judge:
-    """The fold's photographs, scenarios and truth; every model of the fold's is embedded and ranked through it."""
+    """The fold's photographs and truth; every model is embedded through it, and the answers judged.
 
-    def __init__(self, fold: Path, specs: List[recipe.Spec], device: str) -> None:
-        self.truth, of_images = score.read_truth(fold / "truth.csv")
-        if not of_images:
-            raise InputError(f"{fold}/truth.csv: holds labels; --fold needs query_id,database_image_id")
-        self.specs, self.device = {spec.name: spec for spec in specs}, device
-        self.asked = scenarios.read(fold / "test")
-        table = images.asked_for(fold / "test", scenarios.asked(self.asked))
+    Each kind has its `metric`. `answering(weights)` makes submissions of embeddings and the names of the models to use,
+    `value` is what one is worth, `differing` the share of what is answered that only one of two has.
+    """
+
+    def __init__(self, fold: Path, table: pd.DataFrame, truth: pd.DataFrame, specs: List[recipe.Spec], device: str) -> None:
+        self.table, self.truth, self.device = table, truth, device
+        self.specs = {spec.name: spec for spec in specs}
         self.image_ids = table.image_id.to_numpy(str)
         self.pixels = embed.Pixels(table, fold / "test", embed.views(specs), default_workers(device))
 
@@ -57,25 +58,64 @@ class Judge:
             seconds[name] = float(np.median(engine.seconds)) * len(embed.passes([spec]))
         return parts, seconds
 
-    def ranking(self, parts: Parts, names: List[str]) -> pd.DataFrame:
-        rows = rank.combined([(self.specs[name].predict, parts[name]) for name in names])
-        return rank.submission(self.asked, self.image_ids, rows)
 
-    def map20(self, ranking: pd.DataFrame) -> float:
-        return float(score.score_images(ranking, self.truth, None, None, []).per_query.strict.mean())
+class OfRankings(Judge):
+    """A row of two submissions is the same where query and database image are."""
+
+    metric = "MAP@20"
+
+    def __init__(self, fold: Path, truth: pd.DataFrame, specs: List[recipe.Spec], device: str) -> None:
+        self.asked = scenarios.read(fold / "test")
+        super().__init__(fold, images.asked_for(fold / "test", scenarios.asked(self.asked)), truth, specs, device)
+
+    def answering(self, weights: Path) -> Answering:
+        rows = lambda parts, names: rank.combined([(self.specs[name].predict, parts[name]) for name in names])
+        return lambda parts, names: rank.submission(self.asked, self.image_ids, rows(parts, names))
+
+    def value(self, answers: pd.DataFrame) -> float:
+        return float(score.score_images(answers, self.truth, None, None, []).per_query.strict.mean())
+
+    def differing(self, one: pd.DataFrame, other: pd.DataFrame) -> float:
+        return 1 - len(one.merge(other, on=["query_id", "database_image_id"])) / len(one)
+
+
+class OfNames(Judge):
+    """A photograph is answered alike where its five names and their order are. One identify.json serves any of the models."""
+
+    metric = "MAP@5"
+
+    def __init__(self, fold: Path, truth: pd.DataFrame, specs: List[recipe.Spec], device: str) -> None:
+        super().__init__(fold, images.listed(fold / "test").reset_index(drop=True), truth, specs, device)
+
+    def answering(self, weights: Path) -> Answering:
+        asked = naming.Naming(weights, list(self.specs.values()), self.table, None)
+        return lambda parts, names: asked.answers([self.specs[name] for name in names], parts)[0]
+
+    def value(self, answers: pd.DataFrame) -> float:
+        return float(score.score_labels(answers, self.truth, []).per_query.map5_individuals.mean())
+
+    def differing(self, one: pd.DataFrame, other: pd.DataFrame) -> float:
+        return float((one.iloc[:, 1] != other.iloc[:, 1]).mean())
+
+
+def judge_of(fold: Path, specs: List[recipe.Spec], device: str) -> Judge:
+    truth, of_images = score.read_truth(fold / "truth.csv")
+    return (OfRankings if of_images else OfNames)(fold, truth, specs, device)
 
 
 def measured(fold: Path, weights: Path, packed: Optional[Path], device: str) -> dict:
-    """`models` in the order in which they are to run, and `half`: what the weights in `packed` change, None without them."""
-    specs = recipe.specs(weights)
-    judge = Judge(fold, specs, device)
+    """`metric`, `models` in the order in which they are to run, and `half`: what the weights in `packed` change, None without them."""
+    judge = judge_of(fold, recipe.specs(weights), device)
+    answers = judge.answering(weights)
     full, seconds = judge.embeddings(weights)
-    value = lambda names: judge.map20(judge.ranking(full, names))
+    value = lambda names: judge.value(answers(full, names))
     models, before = [], 0.0
     for name, after in greedy(seconds, value):
-        models.append({"name": name, "seconds_per_image": seconds[name], "map20_alone": value([name]), "gain": after - before})
+        models.append({"name": name, "seconds_per_image": seconds[name], "alone": value([name]), "gain": after - before})
         before = after
-    return {"models": models, "half": change(judge, full, judge.embeddings(packed)[0]) if packed else None}
+    names = list(judge.specs)
+    half = change(judge, answers(full, names), judge.answering(packed)(judge.embeddings(packed)[0], names)) if packed else None
+    return {"metric": judge.metric, "models": models, "half": half}
 
 
 def greedy(seconds: Dict[str, float], value: Callable[[List[str]], float]) -> List[Tuple[str, float]]:
@@ -96,9 +136,5 @@ def greedy(seconds: Dict[str, float], value: Callable[[List[str]], float]) -> Li
     return chosen
 
 
-def change(judge: Judge, full: Parts, half: Parts) -> dict:
-    """The share of the top-20 rows (query, database image) that only one of the two rankings has, and both MAP@20."""
-    names = list(judge.specs)
-    one, other = (judge.ranking(parts, names) for parts in (full, half))
-    shared = one.merge(other, on=["query_id", "database_image_id"])
-    return {"rows_that_differ": 1 - len(shared) / len(one), "map20_full": judge.map20(one), "map20_half": judge.map20(other)}
+def change(judge: Judge, full: pd.DataFrame, half: pd.DataFrame) -> dict:
+    return {"share_that_differs": judge.differing(full, half), "full": judge.value(full), "half": judge.value(half)}

@@ -2,9 +2,10 @@
 
     python -m submission.pack --weights WEIGHTS --output submission.zip --fold folds/0
 
-Reads WEIGHTS/NAME.npz and NAME.json. Writes main.py, manifest.json, the inference path of solution/ and the weights, and nothing
-else. The same weights give the same bytes. With --fold the models are put in the order of what they add per second, and what
-half precision changes is told. Expect half the size of the weights, in seconds; with --fold twice a prediction of that fold.
+Reads WEIGHTS/NAME.npz and NAME.json, and where individuals are named identify.json, gallery/ and classifier/. Writes main.py,
+manifest.json, the inference path of solution/ and the weights, and nothing else. The same weights give the same bytes. With
+--fold the models are put in the order of what they add per second, and what half precision changes is told. Expect half the
+size of the weights, in seconds; with --fold twice a prediction of that fold.
 """
 
 import argparse
@@ -27,7 +28,9 @@ from submission.main import sha256
 
 HERE = Path(__file__).parent
 TIME_LIMIT = {"drivendata": 3 * 3600, "kaggle": 9 * 3600}  # seconds
-INFERENCE = ("__init__", "deadline", "device", "embed", "engines", "files", "images", "models", "predict", "rank", "recipe", "scenarios")
+INFERENCE = ("__init__", "deadline", "device", "embed", "engines", "files", "gallery", "identify", "images", "models", "naming", "predict", "rank", "recipe", "scenarios")
+PARTS = ("", "gallery", "classifier")  # the folders of WEIGHTS that hold arrays by model
+COUNTED = {"MAP@20": "top-20 rows", "MAP@5": "photographs' five names"}  # of which half precision changes some
 TRAIL = ("seed", "data", "commit", "packages")  # of provenance.json; no command lines, which hold paths
 Order = Optional[List[dict]]  # what was measured of each model, in the order in which they are to run
 
@@ -35,37 +38,54 @@ Order = Optional[List[dict]]  # what was measured of each model, in the order in
 def pack(args: argparse.Namespace, folder: Path) -> dict:
     """Fills `folder` with what is packed and returns its manifest."""
     specs = recipe.specs(args.weights)
-    tell_untrained(args.weights, [spec.name for spec in specs])
+    tell_missing(args.weights, [spec.name for spec in specs])
     (folder / "solution").mkdir()
     shutil.copyfile(HERE / "main.py", folder / "main.py")
     for name in INFERENCE:
         shutil.copyfile(HERE.parent / "solution" / f"{name}.py", folder / "solution" / f"{name}.py")
     for spec in specs:
         copy_model(args.weights, spec.name, folder / "weights", args.precision)
-    known = measure(args, folder) if args.fold else {"models": [{"name": spec.name} for spec in specs], "half": None}
+    copy_identification(args.weights, [spec.name for spec in specs], folder / "weights")
+    known = measure(args, folder) if args.fold else {"metric": None, "models": [{"name": spec.name} for spec in specs], "half": None}
     for position, model in enumerate(known["models"] if args.fold else []):
         path = folder / "weights" / f"{model['name']}.json"
         write_json({**read_json(path), "position": position}, path)
-    manifest = {"format": 1, "target": args.target, "time_limit": TIME_LIMIT[args.target], "precision": args.precision,
+    manifest = {"format": 1, "target": args.target, "time_limit": TIME_LIMIT[args.target], "precision": args.precision, "metric": known["metric"],
                 "half_precision": known["half"] or "not measured", "models": known["models"], "trained": trail(args.weights), "files": listed(folder)}
     write_json(manifest, folder / "manifest.json")
     return manifest
 
 
-def tell_untrained(weights: Path, trained: List[str]) -> None:
-    """Warns where WEIGHTS holds fewer models than its recipe."""
+def tell_missing(weights: Path, trained: List[str]) -> None:
+    """Warns where WEIGHTS holds less than its recipe is for."""
     if (weights / "recipe.yaml").is_file():
-        missing = [spec.name for spec in recipe.load(str(weights / "recipe.yaml")).models if spec.name not in trained]
+        wanted = recipe.load(str(weights / "recipe.yaml"))
+        missing = [spec.name for spec in wanted.models if spec.name not in trained]
         if missing:
             print(f"warning: {weights} has no weights of {', '.join(missing)} yet; packed without")
+        if wanted.protocol == "identify" and not (weights / "identify.json").is_file():
+            print(f"warning: {weights} has no identify.json; what is packed names no individuals. Train with --validate FOLD of protocol identify")
 
 
 def copy_model(weights: Path, name: str, target: Path, precision: str) -> None:
-    values = arrays(weights / f"{name}.npz")
-    if precision == "half":
-        values = {key: halved(value) for key, value in values.items()}
-    write_arrays(target / f"{name}.npz", **values)
+    """A model's weights and, where they are there, its gallery and its classifier."""
+    for path in (weights / part / f"{name}.npz" for part in PARTS):
+        if path.is_file():
+            values = arrays(path)
+            if precision == "half":
+                values = {key: halved(value) for key, value in values.items()}
+            write_arrays(target / path.relative_to(weights), **values)
     shutil.copyfile(weights / f"{name}.json", target / f"{name}.json")
+
+
+def copy_identification(weights: Path, names: List[str], target: Path) -> None:
+    """identify.json where there is one; InputError where it, or the galleries that it goes with, could not be used."""
+    if (weights / "identify.json").is_file():
+        from solution import gallery, identify
+
+        identify.read(weights / "identify.json")
+        gallery.read(weights, names)
+        shutil.copyfile(weights / "identify.json", target / "identify.json")
 
 
 def halved(array: np.ndarray) -> np.ndarray:
@@ -82,8 +102,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
 
     device = chosen(args.device)
     tables = sorted(path for path in [args.fold / "truth.csv", *(args.fold / "test").rglob("*.csv")] if path.is_file())
-    weights = {path.name: sha256(path) for path in sorted(args.weights.glob("*.npz"))}
-    key = json.dumps([device, weights, listed(folder), [sha256(path) for path in tables]], sort_keys=True)
+    packed = listed(folder)
+    weights = [sha256(args.weights / name[len("weights/"):]) for name in packed if name.startswith("weights/")]
+    key = json.dumps([device, weights, packed, [sha256(path) for path in tables]], sort_keys=True)
 
     def measured() -> dict:
         from submission import measure
@@ -123,16 +144,16 @@ def show(manifest: dict, args: argparse.Namespace) -> None:
     size = sum(file["size"] for file in manifest["files"].values())
     print(f"{args.output}: {len(manifest['models'])} models in {manifest['precision']} precision, {len(manifest['files']) + 1} files, {size / 1e6:.1f} MB")
     for model in manifest["models"] if args.fold else []:
-        print("  {name:<16} adds {gain:+.4f} MAP@20 (alone {map20_alone:.4f}) in {ms:.1f} ms an image".format(**model, ms=1000 * model["seconds_per_image"]))
+        print("  {name:<16} adds {gain:+.4f} {metric} (alone {alone:.4f}) in {ms:.1f} ms an image".format(**model, metric=manifest["metric"], ms=1000 * model["seconds_per_image"]))
     if args.precision == "half":
-        print("half precision against full: " + half_line(manifest["half_precision"], args.fold))
+        print("half precision against full: " + half_line(manifest["half_precision"], manifest["metric"], args.fold))
 
 
-def half_line(half, fold: Optional[Path]) -> str:
+def half_line(half, metric: Optional[str], fold: Optional[Path]) -> str:
     if half == "not measured":
         return "not measured; --fold FOLD measures it"
-    difference = half["map20_half"] - half["map20_full"]
-    return f"{100 * half['rows_that_differ']:.2f} % of the top-20 rows differ on {fold}, MAP@20 {half['map20_full']:.4f} -> {half['map20_half']:.4f} ({difference:+.4f})"
+    before, after = half["full"], half["half"]
+    return f"{100 * half['share_that_differs']:.2f} % of the {COUNTED[metric]} differ on {fold}, {metric} {before:.4f} -> {after:.4f} ({after - before:+.4f})"
 
 
 def main() -> None:

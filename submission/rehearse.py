@@ -4,7 +4,8 @@
 
 Unpacks into OUTPUT, which must be empty, copies DATA there read-only (and removes the copy afterwards), and runs `python main.py`
 in it: no network, no rights, 6 threads, 3 hours. Writes OUTPUT/submission/submission.csv and log.txt, and rehearsal.json.
-Exit status 0 only if main.py exits 0 in time and the file breaks no rule; 2 for a zip that is not unpacked, else 1.
+DATA without scenarios asks for five names of every photograph. Exit status 0 only if main.py exits 0 in time and the file
+breaks no rule; 2 for a zip that is not unpacked, else 1.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import pandas as pd
 
 from eval import score
 from eval.files import InputError, read_json, read_table, run, write_json
-from eval.rules import COLUMNS, image_rules, listed, read_scenarios
+from eval.rules import COLUMNS, LABEL_COLUMNS, Scenarios, image_rules, listed, read_scenarios
 from submission import archive, confinement, runtime
 
 TIME_LIMIT = 3 * 3600  # seconds, the organisers'
@@ -40,9 +41,9 @@ def rehearse(args: argparse.Namespace) -> dict:
     """The report; OUTPUT is filled."""
     if args.output.resolve() in (args.data.resolve(), *args.data.resolve().parents) or args.data.resolve() in args.output.resolve().parents:
         raise InputError(f"--output: {args.output} and {args.data} lie in each other; choose another --output")
-    asked = read_scenarios(args.data)
-    if args.truth:
-        score.read_truth(args.truth)  # before the hours, not after them
+    asked = asked_of(args.data)
+    if args.truth:  # before the hours, not after them
+        same_kind(args.truth, asked, args.data)
     python = runtime.python_of(args.runtime)
     phases = Phases()
     unpack(args.submission, args.output)
@@ -61,6 +62,22 @@ def rehearse(args: argparse.Namespace) -> dict:
     report["passed"] = outcome.exit_code == 0 and not report["strict_errors"]
     write_json(report, args.output / "rehearsal.json")
     return report
+
+
+def asked_of(data: Path) -> Scenarios | pd.DataFrame:
+    """The scenarios of a data directory, or where it has none, the photographs to name: a truth (Image, Id) without labels."""
+    if (data / "query_scenarios.csv").is_file():
+        return read_scenarios(data)
+    path = read_table(data / "metadata.csv", ["image_id", "path"]).path
+    return pd.DataFrame({"Image": path.map(os.path.basename).unique(), "Id": ""})
+
+
+def same_kind(truth: Path, asked, data: Path) -> None:
+    """InputError where a truth cannot score what the data ask."""
+    kinds = {True: "rankings", False: "names"}
+    given, wanted = score.read_truth(truth)[1], isinstance(asked, Scenarios)
+    if given != wanted:
+        raise InputError(f"--truth: {truth}: its answers are {kinds[given]}, those that {data} asks for are {kinds[wanted]}; give the truth beside it")
 
 
 def unpack(path: Path, output: Path) -> None:
@@ -125,8 +142,12 @@ def verdict(path: Path, args: argparse.Namespace, asked) -> dict:
 
 def breaches(rows: pd.DataFrame, asked) -> tuple[list[str], list[str]]:
     """The rules that a file breaks, and what is missing from it, as `eval.score` tells them, without a truth."""
-    if list(rows.columns) != COLUMNS:
-        return [f"line 1: the header is {','.join(rows.columns)!r}, not {','.join(COLUMNS)!r}"], []
+    accepted = [COLUMNS] if isinstance(asked, Scenarios) else LABEL_COLUMNS
+    if list(rows.columns) not in accepted:
+        return [f"line 1: the header is {','.join(rows.columns)!r}, not {' or '.join(repr(','.join(names)) for names in accepted)}"], []
+    if not isinstance(asked, Scenarios):
+        missing = asked.Image[~asked.Image.isin(rows.iloc[:, 0])]
+        return score.score_labels(rows, asked, []).breaches, score.counted("photographs that are asked and missing", missing)
     number = pd.to_numeric(rows.score, errors="coerce").to_numpy(float)
     missing = asked.queries.query_id[~asked.queries.query_id.isin(rows.query_id)]
     return listed(image_rules(rows, number, asked), rows), score.counted("queries that are asked and missing", missing)
@@ -149,7 +170,7 @@ def main() -> None:
         description="Run a submission under the organisers' conditions and report what they would see.",
         epilog="example: python -m submission.rehearse submission.zip --data runs/demo/folds/0/test --output rehearsal --truth runs/demo/folds/0/truth.csv")
     parser.add_argument("submission", type=Path, help="the zip")
-    parser.add_argument("--data", type=Path, required=True, help="data directory with query_scenarios.csv")
+    parser.add_argument("--data", type=Path, required=True, help="data directory, as predict takes it")
     parser.add_argument("--output", type=Path, required=True, help="folder to run in, empty or not there yet")
     parser.add_argument("--runtime", choices=["drivendata", "current"], default="drivendata", help="the organisers' Python 3.9, or this one")
     parser.add_argument("--time-limit", type=positive, metavar="SECONDS", help="told to main.py, which is killed after it (default: 3 hours)")

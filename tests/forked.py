@@ -54,12 +54,12 @@ def slow(seconds):
 
 
 def hanging_decoder(case):
-    images.read = lambda path, box=None: time.sleep(100)
+    images.read = lambda path: time.sleep(100)
 
 
 def hanging_lock(case):
     """As a large library that is loaded from a slow disk: code that does not let go of the interpreter."""
-    images.read = lambda path, box=None: ctypes.PyDLL(None).sleep(100)
+    images.read = lambda path: ctypes.PyDLL(None).sleep(100)
 
 
 def hanging_disk(case):

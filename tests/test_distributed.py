@@ -1,5 +1,6 @@
 """Several processes against one: the same gradients, the same bytes again, and only the first process writes."""
 
+import hashlib
 import os
 from unittest import mock
 
@@ -10,7 +11,7 @@ import torch
 
 import toy
 import toy_training as toying
-from solution import fitting, models, recipe
+from solution import fitting, models, recipe, schedule
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +24,18 @@ def tiny(tmp_path_factory):
     return toying.write_recipe(tmp_path_factory.mktemp("recipe") / "tiny.yaml")
 
 
-def gradients(recipe_file, data, folder):
-    """Saves the gradients of the first batch's loss, with batch normalisation by its running figures."""
+def gradients(recipe_file, data, folder, *phases):
+    """Saves the gradients of the first batch's loss, with batch normalisation by its running figures; after several phases,
+    the backbone frozen in those that say so, those of the last."""
     now = toying.fitted(recipe_file, data, folder / "checkpoint.npz")
     now.module.eval()
-    images, labels = next(iter(now.loader))
-    loss = now.module(models.normalised(images, now.spec.model), labels)
-    now.fabric.backward(loss)
-    found = {name: parameter.grad.numpy() for name, parameter in now.trainee.named_parameters()}
+    images, labels, species = next(iter(now.loader))
+    for phase in phases or ("all",):
+        schedule.freeze(now.trainee.model.backbone, phase == "frozen")
+        now.optimiser.zero_grad()
+        loss = now.module(models.normalised(images, now.spec.model), labels, species)
+        now.fabric.backward(loss)
+    found = {name: parameter.grad.numpy() for name, parameter in now.trainee.named_parameters() if parameter.grad is not None}
     np.savez(folder / f"gradients{now.fabric.global_rank}.npz", **found)
     return {"images": len(images), "mean loss": now.checked(loss.detach().double())}
 
@@ -41,6 +46,22 @@ def test_several_processes_compute_the_gradients_of_one(tmp_path, data, tiny, wo
     (tmp_path / "several").mkdir()
     alone = toying.in_ranks(tmp_path / "r1", gradients, tiny, data, tmp_path / "one", world=1)
     told = toying.in_ranks(tmp_path / "r2", gradients, tiny, data, tmp_path / "several", world=world)
+    agree(tmp_path, alone, told, world)
+
+
+@pytest.mark.parametrize("phases", [["frozen"], ["frozen", "all"]])
+def test_two_processes_compute_the_gradients_of_one_while_the_backbone_is_frozen_and_after(tmp_path, data, phases):
+    humpback = toying.write_recipe(tmp_path / "humpback.yaml", also=toying.HUMPBACK)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "several").mkdir()
+    alone = toying.in_ranks(tmp_path / "r1", gradients, humpback, data, tmp_path / "one", *phases, world=1)
+    told = toying.in_ranks(tmp_path / "r2", gradients, humpback, data, tmp_path / "several", *phases)
+    found = agree(tmp_path, alone, told, 2)
+    assert ("model.backbone.conv_stem.weight" in found) == (phases[-1] == "all") and "model.backbone.bn1.weight" in found
+
+
+def agree(tmp_path, alone, told, world):
+    """The names of the gradients that one process and each of several found alike."""
     assert alone[0]["images"] == 8 and [rank["images"] for rank in told] == [8 // world] * world
     assert all(rank["mean loss"] == pytest.approx(alone[0]["mean loss"], rel=1e-5) for rank in told)
     expected = np.load(tmp_path / "one" / "gradients0.npz")
@@ -48,8 +69,23 @@ def test_several_processes_compute_the_gradients_of_one(tmp_path, data, tiny, wo
     assert largest > 1e-3
     for rank in range(world):
         found = np.load(tmp_path / "several" / f"gradients{rank}.npz")
+        assert found.files == expected.files
         for name in expected.files:
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-5 * largest, err_msg=name)
+    return expected.files
+
+
+def parameters(recipe_file, data, folder):
+    """What every parameter is after a whole training, as a digest of its bytes."""
+    now = toying.fitted(recipe_file, data, folder / "checkpoint.npz")
+    assert now.fit(toying.never)
+    return {name: hashlib.sha256(parameter.detach().numpy().tobytes()).hexdigest() for name, parameter in now.trainee.named_parameters()}
+
+
+def test_two_processes_keep_the_same_parameters_through_frozen_and_thawed_epochs(tmp_path, data):
+    humpback = toying.write_recipe(tmp_path / "humpback.yaml", also=toying.HUMPBACK)
+    first, second = toying.in_ranks(tmp_path / "ranks", parameters, humpback, data, tmp_path)
+    assert first == second and len(first) > 50
 
 
 def trains(recipe_file, data, output, *more):

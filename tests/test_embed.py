@@ -25,7 +25,8 @@ def ensemble(weights, *specs):
     for number, spec in enumerate(specs):
         torch.manual_seed(number)
         model = models.EmbeddingModel(spec.model)
-        model.neck.running_mean.uniform_(0.2, 0.6), model.neck.running_var.uniform_(0.01, 0.1)
+        for neck in model.necks:
+            neck[0].running_mean.uniform_(0.2, 0.6), neck[0].running_var.uniform_(0.01, 0.1)
         models.save(model, spec, weights)
     return weights
 
@@ -89,7 +90,7 @@ def test_a_prediction_passes_the_strict_rules_and_misses_no_query(fold, tmp_path
 
 def test_every_photograph_is_opened_once_for_all_models_and_sizes(fold, tmp_path, monkeypatch):
     opened, read = [], images.read
-    monkeypatch.setattr(images, "read", lambda path, box=None: opened.append(Path(path).name) or read(path, box))
+    monkeypatch.setattr(images, "read", lambda path: opened.append(Path(path).name) or read(path))
     predicted(fold, tmp_path / "s.csv", monkeypatch, "--workers", 0)
     assert sorted(opened) == sorted(path.name for path in (fold / "test" / "images").iterdir()) and len(opened) == 24
 

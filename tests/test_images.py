@@ -25,6 +25,10 @@ def saved(tmp_path, image, name="photograph.png", **options):
     return tmp_path / name
 
 
+def cut(path, box, margin=0.0):
+    return np.asarray(images.cropped(images.read(path), box, margin))
+
+
 def refusal(path):
     with pytest.raises(InputError) as refused:
         images.read(path)
@@ -42,7 +46,7 @@ def directory(tmp_path, *lines):
 
 def test_a_box_cuts_rows_and_columns(tmp_path):
     pixels = noise()
-    assert np.array_equal(np.asarray(images.read(saved(tmp_path, pixels), (10, 5, 31, 25))), pixels[5:25, 10:31])
+    assert np.array_equal(cut(saved(tmp_path, pixels), (10, 5, 31, 25)), pixels[5:25, 10:31])
 
 
 @pytest.mark.parametrize("box, expected", [
@@ -57,6 +61,17 @@ def test_a_box_cuts_rows_and_columns(tmp_path):
 ])
 def test_a_box_is_clipped_to_the_image(box, expected):
     assert images.within(box, (60, 40)) == expected
+
+
+def test_a_margin_moves_every_side_out_by_its_share(tmp_path):
+    """10 % of 30 and of 20 pixels, on either side: the box grows by 20 %."""
+    pixels = noise()
+    path = saved(tmp_path, pixels)
+    assert np.array_equal(cut(path, (10, 5, 40, 25), 0.1), pixels[3:27, 7:43])
+    assert np.array_equal(cut(path, (10, 10, 40, 20), 0.25), pixels[8:22, 2:48])  # 7.5 and 2.5, rounded to even
+    assert np.array_equal(cut(path, (5, 3, 55, 38), 0.1), pixels[:, :60])
+    assert np.array_equal(cut(path, (0, 0, 20, 20), 0.5), pixels[:30, :30])
+    assert np.array_equal(cut(path, None, 0.5), pixels)
 
 
 def test_any_box_leaves_at_least_a_pixel_inside_the_image():
@@ -76,7 +91,7 @@ def test_a_photograph_is_turned_as_its_exif_says_before_the_box_is_cut(orientati
     exif[0x0112] = orientation
     path, expected = saved(tmp_path, pixels, exif=exif), turned(pixels)
     assert np.array_equal(np.asarray(images.read(path)), expected)
-    assert np.array_equal(np.asarray(images.read(path, (3, 5, 20, 30))), expected[5:30, 3:20])
+    assert np.array_equal(cut(path, (3, 5, 20, 30)), expected[5:30, 3:20])
 
 
 def test_grey_becomes_three_equal_channels(tmp_path):
@@ -203,13 +218,26 @@ def test_making_smaller_antialiases():
     assert np.abs(images.square(Image.fromarray(board), 32).astype(int) - 127).max() < 8
 
 
-def test_a_photograph_is_opened_once_for_all_sizes(tmp_path, monkeypatch):
-    path, opened, read = saved(tmp_path, noise()), [], images.read
-    monkeypatch.setattr(images, "read", lambda *arguments: opened.append(arguments) or read(*arguments))
-    photographs = images.Photographs([path, path], [32, 48, 64], [None, (0, 0, 10, 10)])
+def test_a_photograph_is_opened_once_for_all_views(tmp_path, monkeypatch):
+    pixels = noise()
+    path, opened, read = saved(tmp_path, pixels), [], images.read
+    monkeypatch.setattr(images, "read", lambda path: opened.append(path) or read(path))
+    views = [images.View(32), images.View(48, 0.1), images.View(32, 0.5), images.View(64, 0.1)]
+    photographs = images.Photographs([path, path], views, [None, (20, 10, 40, 20)])
     assert len(photographs) == 2
-    assert [array.shape for array in photographs[1]] == [(size, size, 3) for size in (32, 48, 64)]
-    assert all(array.dtype == np.uint8 for array in photographs[0]) and opened == [(path, (0, 0, 10, 10)), (path, None)]
+    crops = [pixels[10:20, 20:40], pixels[9:21, 18:42], pixels[5:25, 10:50], pixels[9:21, 18:42]]
+    for found, view, crop in zip(photographs[1], views, crops):
+        assert found.dtype == np.uint8 and np.array_equal(found, images.square(Image.fromarray(crop), view.size))
+    for found, view in zip(photographs[0], views):
+        assert np.array_equal(found, images.square(Image.fromarray(pixels), view.size))
+    assert opened == [path, path]
+
+
+def test_a_photograph_that_cannot_be_read_is_black_in_every_view_and_told(tmp_path):
+    (tmp_path / "a.jpg").write_text("no image")
+    arrays, told = images.Readable([tmp_path / "a.jpg"], [images.View(32), images.View(48, 0.1)])[0]
+    assert [array.shape for array in arrays] == [(32, 32, 3), (48, 48, 3)] and not any(array.any() for array in arrays)
+    assert told.startswith(f"{tmp_path}/a.jpg: not a readable image")
 
 
 # metadata.csv

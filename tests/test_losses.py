@@ -83,7 +83,7 @@ def test_the_ring_loss_is_its_formula_and_half_of_lambda_is_its_weight():
     squares = sum((sum(value**2 for value in row) ** 0.5 - radius) ** 2 for row in features)
     found = float(ring(*tensors(features), torch.tensor(radius)))
     assert found == pytest.approx(squares / 7, rel=1e-5)
-    paper = lambda the_lambda: the_lambda / (2 * 7) * squares  # Zheng et al., equation 3
+    paper = lambda the_lambda: the_lambda / (2 * 7) * squares
     assert weight * found == pytest.approx(paper(2 * weight), rel=1e-5)
 
 
@@ -140,13 +140,13 @@ def test_a_batch_of_unknown_whales_costs_no_centre_anything():
     assert float(module(*tensors(features, np.full(9, -1)))) == 0 and torch.equal(module.centres, before)
 
 
-def objective(parts=3, width=4, species=2, seed=0, **settings):
+def objective(parts=3, width=4, n_species=2, seed=0, **settings):
     """An objective of `parts`, embeddings (n, parts * width) that ask for gradients, labels and species."""
     torch.manual_seed(seed)
-    made = Objective(parts, width, COUNTS, species, recipe.Head(**settings))
+    made = Objective(parts, width, COUNTS, n_species, recipe.Head(**settings))
     labels = torch.randint(0, len(COUNTS), (8,))
     labels[3] = -1
-    return made, torch.randn(8, parts * width, requires_grad=True), labels, torch.randint(0, species, (8,))
+    return made, torch.randn(8, parts * width, requires_grad=True), labels, torch.randint(0, n_species, (8,))
 
 
 @pytest.mark.parametrize("kind", ["arcface", "cosface", "linear", "lgm"])
@@ -154,7 +154,7 @@ def objective(parts=3, width=4, species=2, seed=0, **settings):
 def test_the_objective_is_the_sum_of_its_parts_and_the_total_classifier(kind, loss):
     made, embeddings, labels, species = objective(kind=kind, loss=loss, total=True, ring=0.01, centre=0.1, species=True)
     made.eval()
-    found, expected = float(made(embeddings, labels, species)), 0.0
+    found, expected = made(embeddings, labels, species).item(), 0.0
     for k in range(3):
         part = embeddings[:, 4 * k : 4 * k + 4].detach()
         logits = made.heads[k](part, labels).detach().double().numpy()
@@ -172,7 +172,7 @@ def test_the_published_objective_of_the_belugas_is_the_heads_cross_entropy_alone
     made, embeddings, labels, species = objective(parts=1, width=12)
     assert [name for name, _ in made.named_parameters()] == ["heads.0.weight"] and made.total is None and made.species is None
     expected = classification(made.heads[0](embeddings, labels), labels)
-    assert float(made(embeddings, labels, species)) == pytest.approx(float(expected), rel=1e-6)
+    assert made(embeddings, labels, species).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_the_humpback_objective_has_a_head_and_a_radius_a_part_and_one_total():
@@ -181,7 +181,7 @@ def test_the_humpback_objective_has_a_head_and_a_radius_a_part_and_one_total():
     expected = {"total.1.weight": (5, 12), "total.1.bias": (5,)}
     for k in range(3):
         expected.update({f"heads.{k}.1.weight": (5, 4), f"heads.{k}.1.bias": (5,), f"radii.{k}": ()})
-    assert shapes == expected and [float(radius) for radius in made.radii] == [1.5] * 3
+    assert shapes == expected and [radius.item() for radius in made.radii] == [1.5] * 3
 
 
 @pytest.mark.parametrize("kind", ["linear", "arcface"])

@@ -23,7 +23,10 @@ def stirred(seed=0, **model):
     """A tiny model whose running statistics are not the untrained ones, in evaluation mode."""
     torch.manual_seed(seed)
     made = models.EmbeddingModel(spec(**model).model)
-    made.neck.running_mean.uniform_(-1, 1), made.neck.running_var.uniform_(0.5, 2)
+    for layer in made.necks.modules():
+        if isinstance(layer, torch.nn.BatchNorm1d):
+            layer.running_mean.uniform_(-1, 1), layer.running_var.uniform_(0.5, 2)
+            torch.nn.init.uniform_(layer.weight, 0.5, 2), torch.nn.init.uniform_(layer.bias, -1, 1)
     return made.eval()
 
 
@@ -85,7 +88,7 @@ def test_an_embedding_is_the_neck_of_the_pooled_stages():
         maps = timm.create_model(TINY, features_only=True, out_indices=(3, 4)).eval()
         maps.load_state_dict(model.backbone.state_dict())
         pooled = np.concatenate([np.mean(np.maximum(each.double().numpy(), 1e-6) ** 3, axis=(2, 3)) ** (1 / 3) for each in maps(images)], axis=1)
-        neck = {name: value.double().numpy() for name, value in model.neck.state_dict().items()}
+        neck = {name: value.double().numpy() for name, value in model.necks[0][0].state_dict().items()}
         expected = (pooled - neck["running_mean"]) / np.sqrt(neck["running_var"] + 1e-5) * neck["weight"] + neck["bias"]
         found = model(images)
     assert found.shape == (3, model.width) and found.dtype == torch.float32 and model.width == 112
@@ -106,6 +109,20 @@ def test_normalisation_is_mean_and_standard_deviation_of_0_to_1():
     assert found.dtype == torch.float32 and found.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_a_grey_model_sees_the_luminance_three_times():
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
+    luminance = images @ [0.299, 0.587, 0.114] / 255
+    expected = np.stack([(luminance - mean) / std for mean, std in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))], axis=1)
+    found = models.normalised(torch.from_numpy(images), spec(grey=True).model)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert found.dtype == torch.float32 and found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_photograph_without_colour_is_the_same_to_a_grey_model():
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 4, 4, 1), dtype=np.uint8)).expand(-1, -1, -1, 3)
+    torch.testing.assert_close(models.normalised(images, spec(grey=True).model), models.normalised(images, spec().model), atol=1e-5, rtol=1e-5)
+
+
 def test_an_unknown_backbone_is_refused_with_the_nearest():
     message = refusal(models.EmbeddingModel, recipe.Model("tf_efficientnet_b22"))
     assert message.startswith("model.backbone: ") and "did you mean 'tf_efficientnet_b2'" in message
@@ -122,6 +139,120 @@ def test_an_old_timm_is_asked_for_the_old_name(monkeypatch):
 
 def test_a_backbone_without_the_stages_is_refused_by_their_key():
     assert "model.stages [3, 4]" in refusal(models.EmbeddingModel, recipe.Model("test_convnext"))
+
+
+# Parts
+
+def through_timm(model, images, stages=(3, 4)):
+    """The feature maps of the model's own backbone, in float64."""
+    backbone = timm.create_model(TINY, features_only=True, out_indices=stages).eval()
+    backbone.load_state_dict(model.backbone.state_dict())
+    with torch.no_grad():
+        return [maps.double().numpy() for maps in backbone(images)]
+
+
+def generalised_mean(maps, p=3.0):
+    return np.mean(np.maximum(maps, 1e-6) ** p, axis=(2, 3)) ** (1 / p)
+
+
+def batch_norm(values, layer):
+    mean, variance, weight, bias = (tensor.detach().double().numpy() for tensor in (layer.running_mean, layer.running_var, layer.weight, layer.bias))
+    return (values - mean) / np.sqrt(variance + 1e-5) * weight + bias
+
+
+def neck_written_out(neck, pooled):
+    """BN -> linear -> CELU -> BN; nothing is dropped in evaluation."""
+    before, _, linear, _, after = neck
+    values = batch_norm(pooled, before) @ linear.weight.detach().double().numpy().T + linear.bias.detach().double().numpy()
+    return batch_norm(np.where(values > 0, values, np.exp(np.minimum(values, 0)) - 1), after)
+
+
+def wide(height=64, width=224, n=2):
+    """Images whose last feature map is 2 x 7."""
+    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("height, width", [(2, 7), (7, 9), (12, 12), (10, 10), (3, 8)])
+def test_stripes_are_the_columns_of_array_split(parts, height, width):
+    maps = torch.rand(2, 3, height, width)
+    found = stirred(stages=(4,), parts=parts).cut(maps)
+    expected = np.array_split(maps.numpy(), parts, axis=3)
+    assert len(found) == parts and all(np.array_equal(*pair) for pair in zip(found, expected))
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_each_stripes_numbers_are_the_neck_of_its_own_columns_of_a_map_that_is_not_square(parts):
+    model = stirred(stages=(4,), parts=parts, part_width=5, gem_p=3.74)
+    maps, = through_timm(model, wide(), (4,))
+    assert maps.shape[2:] == (2, 7)
+    expected = [neck_written_out(neck, generalised_mean(columns, 3.74)) for neck, columns in zip(model.necks, np.array_split(maps, parts, axis=3))]
+    with torch.no_grad():
+        found = model(wide())
+    assert found.shape == (2, 5 * parts) == (2, model.width) and found.dtype == torch.float32
+    np.testing.assert_allclose(found, np.concatenate(expected, axis=1), atol=1e-4)
+
+
+def test_every_stage_is_cut_and_a_part_joins_its_shares():
+    model = stirred(parts=3)
+    shares = zip(*(np.array_split(maps, 3, axis=3) for maps in through_timm(model, wide())))
+    expected = [batch_norm(np.concatenate([generalised_mean(share) for share in part], axis=1), neck[0]) for part, neck in zip(shares, model.necks)]
+    with torch.no_grad():
+        np.testing.assert_allclose(model(wide()), np.concatenate(expected, axis=1), atol=1e-4)
+    assert model.width == 3 * 112
+
+
+def test_other_columns_do_not_change_a_stripe():
+    model, maps = stirred(stages=(4,), parts=4), torch.rand(1, 6, 3, 10)
+    pool = lambda maps: torch.stack([model.pooling(part) for part in model.cut(maps)])
+    before, columns = pool(maps), np.array_split(np.arange(10), 4)
+    for stripe, own in enumerate(columns):
+        changed = maps.clone()
+        changed[..., np.setdiff1d(np.arange(10), own)] += 1
+        after = pool(changed)
+        assert torch.equal(after[stripe], before[stripe])
+        assert all((after[other] > before[other]).all() for other in range(4) if other != stripe)
+
+
+def test_branches_see_the_whole_map_through_necks_of_their_own():
+    model = stirred(stages=(4,), parts=3, part_width=5, cut="branches")
+    maps, = through_timm(model, wide(), (4,))
+    expected = np.concatenate([neck_written_out(neck, generalised_mean(maps)) for neck in model.necks], axis=1)
+    with torch.no_grad():
+        np.testing.assert_allclose(model(wide()), expected, atol=1e-4)
+    assert not np.allclose(expected[:, :5], expected[:, 5:10], atol=0.1)
+
+
+def test_more_stripes_than_columns_are_refused():
+    model = stirred(stages=(4,), parts=4, part_width=5)
+    message = refusal(model, pictures(size=96))
+    assert "model.parts: 4 stripes do not fit into a feature map 3 wide" in message
+    with torch.no_grad():
+        assert model(pictures(size=128)).shape == (3, 20)
+        assert stirred(stages=(4,), parts=4, part_width=5, cut="branches")(pictures()).shape == (3, 20)
+
+
+def test_one_part_without_a_width_is_the_published_model():
+    model = stirred()
+    assert isinstance(model.necks[0][0], torch.nn.BatchNorm1d) and len(model.necks) == len(model.necks[0]) == 1
+    assert sorted({name.split(".")[0] for name in model.state_dict()}) == ["backbone", "necks"]
+    with torch.no_grad():
+        assert torch.equal(model(wide()), stirred(cut="branches")(wide()))
+
+
+def test_the_linear_layer_is_trained_behind_dropout():
+    torch.manual_seed(0)
+    neck = models.Neck(6, spec(part_width=4, dropout=0.3).model)
+    assert [type(layer).__name__ for layer in neck] == ["BatchNorm1d", "Dropout", "Linear", "CELU", "BatchNorm1d"]
+    assert neck[1].p == 0.3 and neck.width == 4
+
+
+def test_the_humpback_models_have_the_published_maps_and_widths():
+    with torch.device("meta"):
+        six = {each.name: models.EmbeddingModel(each.model) for each in recipe.load("hwi").models}
+        maps = {name: tuple(model.backbone(torch.empty(1, 3, 384, 384))[-1].shape[1:]) for name, model in six.items()}
+    assert {(model.part_width, model.width) for model in six.values()} == {(512, 2048)}
+    assert maps["vgg16"] == (512, 12, 12) and maps["inception4"] == (1536, 10, 10) and maps["densenet121"] == (1024, 12, 12)
 
 
 # Files
@@ -151,9 +282,9 @@ def test_half_precision_arrays_are_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("change, words", [
-    (lambda values: values.pop("neck.weight"), "array neck.weight is missing"),
+    (lambda values: values.pop("necks.0.0.weight"), "array necks.0.0.weight is missing"),
     (lambda values: values.update({"head.weight": np.zeros(3)}), "array head.weight is not part of this model"),
-    (lambda values: values.update({"neck.bias": np.zeros(3, np.float32)}), "array neck.bias has shape (3,), this model needs (112,)"),
+    (lambda values: values.update({"necks.0.0.bias": np.zeros(3, np.float32)}), "array necks.0.0.bias has shape (3,), this model needs (112,)"),
     (lambda values: values.update({"backbone.conv_stem.weight": np.zeros((), np.float32)}), "array backbone.conv_stem.weight has shape ()"),
 ])
 def test_arrays_that_do_not_fit_are_refused_by_name(change, words, tmp_path):
@@ -175,7 +306,7 @@ class Bomb:
 def test_a_pickle_is_refused_and_not_run(tmp_path):
     payload = np.array([Bomb(tmp_path / "executed")], dtype=object)
     values = {name: value.numpy() for name, value in stirred().state_dict().items()}
-    np.savez(tmp_path / "m.npz", **dict(values, **{"neck.weight": payload}))
+    np.savez(tmp_path / "m.npz", **dict(values, **{"necks.0.0.weight": payload}))
     assert "not a readable npz of plain arrays" in refusal(models.load, spec(), tmp_path)
     (tmp_path / "m.npz").write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
     assert "not a readable npz of plain arrays" in refusal(models.load, spec(), tmp_path)
@@ -202,7 +333,7 @@ def test_a_damaged_or_absent_npz_is_refused(tmp_path):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     assert str(path) in refusal(arrays, path)
-    place = content.index(model.neck.running_mean.numpy().tobytes())
+    place = content.index(model.necks[0][0].running_mean.numpy().tobytes())
     path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     assert str(path) in refusal(arrays, path)
     path.unlink()

@@ -11,11 +11,13 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import toy
+import toy_names
 from eval import score
-from solution import recipe
+from solution import gallery, predict, recipe
 from submission import measure, pack
 from test_embed import ensemble, tiny
 
@@ -34,6 +36,16 @@ def fold(tmp_path_factory):
     (weights / "provenance.json").write_text('{"command": "python -m solution.train /home/me", "seed": 3, "commit": "abc"}')
     (weights / "first.optimiser.pt").write_bytes(b"state")
     (weights / ".git").mkdir()
+    return fold
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """As `fold`, for names: `bare` without a classifier, `striped` with all."""
+    fold = toy_names.fold(tmp_path_factory.mktemp("named"), tiny("bare", 0, 32), toy_names.striped("striped", 1, 64))
+    for precision in ("half", "full"):
+        done = packed(fold, fold / f"{precision}.zip", "--precision", precision)
+        assert done.returncode == 0, done.stderr
     return fold
 
 
@@ -79,7 +91,7 @@ def test_the_zip_holds_main_the_inference_path_and_the_weights_and_nothing_else(
     weights = {f"weights/{name}.{kind}" for name in ("first", "second") for kind in ("json", "npz")}
     code = {name for name in names if name.startswith("solution/")}
     assert set(names) == {"main.py", "manifest.json"} | weights | code and names == sorted(names)
-    assert not any(word in name for name in code for word in ("train", "fitting", "heads", "augment", "weights", "validate"))
+    assert not any(word in name for name in code for word in ("train", "fitting", "heads", "augment", "weights", "validate", "calibrate", "matches"))
 
 
 def test_the_zip_runs_alone_and_uses_every_module_in_it(archives, tmp_path):
@@ -128,6 +140,64 @@ def test_arrays_that_need_unpickling_are_refused(fold, tmp_path):
     assert not (tmp_path / "s.zip").exists()
 
 
+def test_what_names_individuals_travels_too_and_answers_as_the_weights_do(named, tmp_path):
+    names = {name for name in zipfile.ZipFile(named / "half.zip").namelist() if name.startswith("weights/")}
+    assert names == {f"weights/{name}" for name in ("bare.json", "bare.npz", "striped.json", "striped.npz", "identify.json", "gallery/bare.npz", "gallery/striped.npz", "classifier/striped.npz")}
+    folder = ready(named, tmp_path / "run", "full.zip")
+    done = main(folder)
+    assert done.returncode == 0 and "ranks with bare, striped" in done.stdout, done.stderr
+    assert (folder / "submission" / "submission.csv").read_bytes() == predicted(named, named / "weights", tmp_path)
+
+
+def predicted(fold, weights, folder):
+    """What solution.predict writes of the fold."""
+    options = {"--data": fold / "test", "--weights": weights, "--output": folder / "predicted.csv", "--device": "cpu", "--workers": 0}
+    predict.main([str(word) for option in options.items() for word in option])
+    return (folder / "predicted.csv").read_bytes()
+
+
+def test_galleries_and_classifiers_are_rounded_and_come_back_as_float32(named, tmp_path):
+    there = unpacked(named / "half.zip", tmp_path) / "weights"
+    for name, matrix in (("gallery/bare.npz", "embedding"), ("gallery/striped.npz", "embedding"), ("classifier/striped.npz", "weight")):
+        given, rounded = (dict(np.load(path / name)) for path in (named / "weights", there))
+        assert rounded.pop(matrix).dtype == np.float16 and given.pop(matrix).dtype == np.float32
+        assert set(given) == set(rounded) and all(np.array_equal(given[key], rounded[key]) for key in given)
+    full, half = (gallery.read(path, ["bare", "striped"]).embeddings for path in (named / "weights", there))
+    for name, rows in full.items():
+        assert half[name].dtype == np.float32 and not np.array_equal(half[name], rows)
+        np.testing.assert_allclose(half[name], rows, rtol=2.0**-11, atol=2.0**-25)
+    assert (there / "identify.json").read_bytes() == (named / "weights" / "identify.json").read_bytes()
+
+
+def test_weights_that_name_packed_again_give_the_same_bytes(named, tmp_path):
+    shutil.copytree(named / "weights", tmp_path / "weights")
+    assert packed(tmp_path, tmp_path / "again.zip").returncode == 0
+    assert (tmp_path / "again.zip").read_bytes() == (named / "half.zip").read_bytes()
+
+
+def test_a_recipe_that_names_individuals_without_identify_json_is_told(named, tmp_path):
+    shutil.copytree(named / "weights", tmp_path / "weights")
+    (tmp_path / "weights" / "recipe.yaml").write_text("protocol: identify\nmodels: {bare: {model: {backbone: x}}, striped: {model: {backbone: x}}}")
+    assert "warning" not in packed(tmp_path, tmp_path / "s.zip").stdout
+    (tmp_path / "weights" / "identify.json").unlink()
+    done = packed(tmp_path, tmp_path / "s.zip")
+    assert done.returncode == 0 and "has no identify.json; what is packed names no individuals" in done.stdout
+    one_line(packed(tmp_path, tmp_path / "s.zip", "--fold", named), "identify.json: no such file")
+
+
+@pytest.mark.parametrize("break_it, words", [
+    (lambda weights: (weights / "gallery" / "striped.npz").unlink(), "gallery/striped.npz: "),
+    (lambda weights: shutil.rmtree(weights / "gallery"), "holds no gallery"),
+    (lambda weights: (weights / "identify.json").write_text("{}"), "identify.json: not an identification"),
+    (lambda weights: (weights / "classifier" / "striped.npz").write_bytes(b"PK"), "classifier/striped.npz: not a readable npz"),
+])
+def test_what_could_not_name_anybody_is_not_packed(named, tmp_path, break_it, words):
+    shutil.copytree(named / "weights", tmp_path / "weights")
+    break_it(tmp_path / "weights")
+    one_line(packed(tmp_path, tmp_path / "s.zip"), words)
+    assert not (tmp_path / "s.zip").exists()
+
+
 def test_without_weights_or_with_a_fold_of_none_packing_is_refused(fold, tmp_path):
     one_line(packed(tmp_path, tmp_path / "s.zip"), "no models here")
     one_line(packed(fold, tmp_path / "s.zip", "--fold", tmp_path), "truth.csv: no such file")
@@ -155,19 +225,36 @@ def test_what_float16_cannot_hold_stays(value):
 
 
 def test_the_change_that_half_precision_makes_is_that_of_naive_sets(fold):
-    judge = measure.Judge(fold, recipe.specs(fold / "weights"), "cpu")
+    judge = measure.judge_of(fold, recipe.specs(fold / "weights"), "cpu")
     random, n = np.random.default_rng(0), len(judge.image_ids)
     full = {name: {key: random.normal(size=(n, 6)).astype(np.float32) for key in ("plain", "mirror")} for name in judge.specs}
     half = {name: {key: value + random.normal(size=value.shape).astype(np.float32) for key, value in parts.items()} for name, parts in full.items()}
-    found = measure.change(judge, full, half)
-    rankings, values = [], []
-    for parts in (full, half):
-        table = judge.ranking(parts, list(judge.specs))
-        table.to_csv(fold / "ranking.csv", index=False)
-        values.append(score.evaluate(fold / "ranking.csv", fold / "truth.csv").per_query.strict.mean())
-        rankings.append(set(zip(table.query_id, table.database_image_id)))
-    assert found["rows_that_differ"] == pytest.approx(1 - len(rankings[0] & rankings[1]) / len(rankings[0])) and found["rows_that_differ"] > 0
-    assert [found["map20_full"], found["map20_half"]] == pytest.approx(values) and values[0] != values[1]
+    answers = [judge.answering(fold / "weights")(parts, list(judge.specs)) for parts in (full, half)]
+    found = measure.change(judge, *answers)
+    rankings = [set(zip(table.query_id, table.database_image_id)) for table in answers]
+    assert found["share_that_differs"] == pytest.approx(1 - len(rankings[0] & rankings[1]) / len(rankings[0])) and found["share_that_differs"] > 0
+    values = [scored(table, fold) for table in answers]
+    assert [found["full"], found["half"]] == pytest.approx(values) and values[0] != values[1]
+
+
+def test_the_change_of_names_is_that_of_a_naive_loop(named):
+    judge = measure.judge_of(named, recipe.specs(named / "weights"), "cpu")
+    full, random = judge.embeddings(named / "weights")[0], np.random.default_rng(0)
+    other = {name: {key: value + 0.3 * random.normal(size=value.shape).astype(np.float32) for key, value in parts.items() if key != "image_id"} for name, parts in full.items()}
+    one, two = (judge.answering(named / "weights")(parts, list(judge.specs)) for parts in (full, other))
+    found = measure.change(judge, one, two)
+    differ = [a != b for a, b in zip(one.Id, two.Id)]
+    assert found["share_that_differs"] == sum(differ) / len(differ) and 0 < sum(differ)
+    truth = dict(pd.read_csv(named / "truth.csv").itertuples(index=False))
+    for table, value in ((one, found["full"]), (two, found["half"])):
+        places = [(names.split() + [truth[image]]).index(truth[image]) for image, names in zip(table.Image, table.Id)]
+        assert value == pytest.approx(sum(1 / (place + 1) for place in places if place < 5) / len(truth))
+        assert value == pytest.approx(scored(table, named))
+
+
+def scored(table, fold):
+    table.to_csv(fold / "answers.csv", index=False)
+    return score.evaluate(fold / "answers.csv", fold / "truth.csv").per_query.strict.mean()
 
 
 # The order of the models
@@ -185,24 +272,41 @@ def test_of_two_models_that_only_harm_the_slow_one_comes_last():
         assert [name for name, _ in measure.greedy(seconds, value)] == ["good", "quick", "slow"]
 
 
-def test_a_fold_orders_and_measures_once_and_the_zip_runs_in_that_order(fold, tmp_path):
+@pytest.mark.parametrize("asks, metric, counted", [("fold", "MAP@20", "top-20 rows"), ("named", "MAP@5", "photographs' five names")])
+def test_a_fold_orders_and_measures_once_and_the_zip_runs_in_that_order(request, tmp_path, asks, metric, counted):
+    fold = request.getfixturevalue(asks)
     runs = [packed(fold, tmp_path / f"{n}.zip", "--fold", fold, XDG_CACHE_HOME=str(tmp_path / "cache")) for n in (1, 2)]
     assert [done.returncode for done in runs] == [0, 0], runs[0].stderr
     assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "2.zip").read_bytes()
-    assert "% of the top-20 rows differ" in runs[0].stdout and "measured before" in runs[1].stderr and runs[0].stdout == runs[1].stdout.replace("2.zip", "1.zip")
+    assert f"% of the {counted} differ" in runs[0].stdout and runs[0].stdout.count(metric) == 3
+    assert "measured before" in runs[1].stderr and runs[0].stdout == runs[1].stdout.replace("2.zip", "1.zip")
     shutil.copy(tmp_path / "1.zip", tmp_path / "half.zip")
     (tmp_path / "test").symlink_to(fold / "test")
     folder = ready(tmp_path, tmp_path / "run")
     manifest = json.loads((folder / "manifest.json").read_text())
     order = [model["name"] for model in manifest["models"]]
-    assert sorted(order) == ["first", "second"] and all(model["seconds_per_image"] > 0 for model in manifest["models"])
+    assert sorted(order) == [spec.name for spec in recipe.specs(fold / "weights")] and all(model["seconds_per_image"] > 0 for model in manifest["models"])
     assert [json.loads((folder / "weights" / f"{name}.json").read_text())["position"] for name in order] == [0, 1]
     done = main(folder)
     assert done.returncode == 0 and f"ranks with {', '.join(order)}" in done.stdout
     gained = sum(model["gain"] for model in manifest["models"])
-    assert gained == pytest.approx(manifest["half_precision"]["map20_full"])
+    assert manifest["metric"] == metric and gained == pytest.approx(manifest["half_precision"]["full"])
     found = score.evaluate(folder / "submission" / "submission.csv", fold / "truth.csv").per_query.strict.mean()
-    assert found == pytest.approx(manifest["half_precision"]["map20_half"], abs=1e-6)
+    assert found == pytest.approx(manifest["half_precision"]["half"], abs=1e-6)
+
+
+def test_other_galleries_are_measured_anew(named, tmp_path, monkeypatch):
+    shutil.copytree(named / "weights", tmp_path / "weights")
+    measurements = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(measure, "measured", lambda *asked: measurements.append(asked) or {"metric": "MAP@5", "models": [], "half": None})
+    monkeypatch.setattr(sys, "argv", ["pack", "--weights", str(tmp_path / "weights"), "--output", str(tmp_path / "s.zip"), "--fold", str(named), "--device", "cpu"])
+    pack.main(), pack.main()
+    assert len(measurements) == 1
+    held = dict(np.load(tmp_path / "weights" / "gallery" / "bare.npz"))
+    np.savez(tmp_path / "weights" / "gallery" / "bare.npz", **{**held, "embedding": np.nextafter(held["embedding"], np.float32(0))})  # the same in half precision
+    pack.main()
+    assert len(measurements) == 2
 
 
 # What starts it
@@ -278,6 +382,31 @@ def test_a_kaggle_folder_runs_from_its_inputs_to_the_working_folder(fold, archiv
     official = ready(archives, tmp_path / "official")
     assert main(official).returncode == 0
     assert (working / "submission.csv").read_bytes() == (official / "submission" / "submission.csv").read_bytes()
+
+
+def kaggle(inputs, working, **environment):
+    """The kernel run over folders of inputs; what it wrote."""
+    working.mkdir(parents=True)
+    environment = {**ALONE, "KAGGLE_INPUT": str(inputs), "KAGGLE_WORKING": str(working), "TMPDIR": str(working), **environment}
+    done = subprocess.run([sys.executable, ROOT / "submission" / "kaggle" / "kernel.py"], cwd=working, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return (working / "submission.csv").read_bytes()
+
+
+def test_a_kernel_names_the_photographs_of_a_layout_and_of_the_competitions_own_folder(named, tmp_path):
+    layout, raw = tmp_path / "layout", tmp_path / "raw"
+    for inputs in (layout, raw):
+        unpacked(named / "half.zip", inputs / "weights")
+    expected = predicted(named, layout / "weights" / "weights", tmp_path)
+    shutil.copytree(named / "test", layout / "photographs")
+    assert kaggle(layout, tmp_path / "a") == expected
+
+    asked = pd.read_csv(named / "test" / "metadata.csv").path.str.rsplit("/", n=1).str[-1]
+    shutil.copytree(named / "test" / "images", raw / "humpback-whale-identification" / "test")
+    pd.DataFrame({"Image": asked, "Id": "new_whale w_1 w_2 w_3 w_4"}).to_csv(raw / "humpback-whale-identification" / "sample_submission.csv", index=False)
+    for folder, _, _ in os.walk(raw):
+        os.chmod(folder, 0o555)
+    assert kaggle(raw, tmp_path / "b") == expected
 
 
 def test_a_kernel_without_its_inputs_and_a_folder_that_is_there_are_one_line(fold, tmp_path):

@@ -42,7 +42,7 @@ def ensemble(weights, sizes=(48, 32, 32)):
         torch.manual_seed(position)
         spec = tiny(name, position, size)
         model = models.EmbeddingModel(spec.model)
-        model.neck.running_mean.uniform_(0.2, 0.6), model.neck.running_var.uniform_(0.01, 0.1)
+        model.necks[0][0].running_mean.uniform_(0.2, 0.6), model.necks[0][0].running_var.uniform_(0.01, 0.1)
         models.save(model, spec, weights)
     return weights
 
@@ -170,7 +170,7 @@ def test_before_torch_is_imported_a_complete_file_is_on_disk(fold, tmp_path):
 def test_photographs_that_do_not_fit_into_memory_are_decoded_again_to_the_same_bytes(fold, tmp_path, monkeypatch):
     opened, read = [], images.read
     kept = predicted(fold, tmp_path / "kept.csv")
-    monkeypatch.setattr(images, "read", lambda path, box=None: opened.append(path) or read(path, box))
+    monkeypatch.setattr(images, "read", lambda path: opened.append(path) or read(path))
     monkeypatch.setattr(embed, "HELD_BYTES", 0)
     monkeypatch.setattr(embed, "BATCH", 7)
     again = predicted(fold, tmp_path / "again.csv")
@@ -283,7 +283,7 @@ def test_a_slow_first_batch_costs_no_model(fold, tmp_path, monkeypatch):
     monkeypatch.setattr(TorchEngine, "embeddings", warming_up)
     spec, table = recipe.specs(fold / "weights")[1], images.listed(fold / "test")
     engine = embed.Engines(fold / "weights", "cpu")(spec)
-    assert embed.embed_pass(engine, False, embed.Pixels(table, fold / "test", [View(32)], 0), Deadline(MARGIN + 3)).shape == (24, engine.width)
+    assert embed.embed_pass(engine, False, embed.Pixels(table, fold / "test", embed.views([spec]), 0), Deadline(MARGIN + 3)).shape == (24, engine.width)
     assert len(batches) == 12
 
 
@@ -712,10 +712,10 @@ def test_a_process_that_decodes_and_dies_is_done_without(fold, tmp_path, monkeyp
     whole, read, here = predicted(fold, tmp_path / "whole.csv").read_bytes(), images.read, os.getpid()
     capsys.readouterr()
 
-    def dying(path, box=None):
+    def dying(path):
         if os.getpid() != here and Path(path).stem == "train0012":
             os.kill(os.getpid(), signal.SIGKILL)
-        return read(path, box)
+        return read(path)
 
     monkeypatch.setattr(images, "read", dying)
     assert predicted(fold, tmp_path / "s.csv", workers=1).read_bytes() == whole

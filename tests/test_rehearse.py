@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 import toy
+import toy_names
 from eval import score
 from eval.files import InputError
 from submission import archive, confinement, runtime
@@ -128,6 +129,94 @@ def test_a_limit_too_short_for_one_model_fails_with_a_valid_file_before_it_is_ki
     told = report(tmp_path / "out")
     assert done.returncode == 1 and told["killed"] is None and told["exit_code"] == 1 and told["rows"] > 0 and told["strict_errors"] == []
     assert told["seconds"]["main.py"] < 2.5
+
+
+# Names
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """A fold that asks for names, and a submission that gives them; a model with mirror images and without a classifier, and one as Humpback's."""
+    specs = tiny("bare", 0, 32, model={"backbone": "tf_efficientnet_lite0"}), toy_names.striped("striped", 1, 64, "tf_efficientnet_lite0")
+    fold = toy_names.fold(tmp_path_factory.mktemp("named"), *specs)
+    words = ["-m", "submission.pack", "--weights", fold / "weights", "--output", fold / "submission.zip", "--precision", "full"]
+    subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, env=ENVIRONMENT, check=True)
+    return fold
+
+
+def test_names_are_the_same_here_and_in_the_organisers_versions(named, tmp_path):
+    answers = []
+    for name in ("current", "drivendata"):
+        try:
+            runtime.python_of(name)
+        except InputError as error:
+            pytest.skip(str(error))
+        done = rehearse(named / "submission.zip", named, tmp_path / name, "--truth", named / "truth.csv", runtime=name)
+        assert done.returncode == 0 and "ranks with bare, striped" in log(tmp_path / name), done.stderr
+        told, rows = report(tmp_path / name), tmp_path / name / "submission" / "submission.csv"
+        evaluation = score.evaluate(rows, named / "truth.csv")
+        assert told["passed"] and told["warnings"] == [] and told["score"] == score.summarise(evaluation.per_query, []) and 0 < told["score"]["official"] < 1
+        assert f"{told['score']['official']:.4f}" in done.stdout
+        answers.append(pd.read_csv(rows))
+    ours, theirs = answers
+    assert list(ours.Image) == list(theirs.Image) and (ours.Id == theirs.Id).mean() >= 0.9  # rounding decides between names that are as near
+
+
+def most_photographed(fold):
+    """`new_whale` and the four names that stand most often in the gallery, the first of the alphabet where as often."""
+    whales = np.load(fold / "weights" / "gallery" / "bare.npz")["whale_id"].tolist()
+    return ["new_whale", *sorted(set(whales) - {""}, key=lambda whale: (-whales.count(whale), whale))[:4]]
+
+
+@pytest.mark.parametrize("name", ["current", "drivendata"])
+def test_a_limit_too_short_for_one_model_leaves_the_most_photographed_names(named, tmp_path, name):
+    try:
+        runtime.python_of(name)
+    except InputError as error:
+        pytest.skip(str(error))
+    done = rehearse(named / "submission.zip", named, tmp_path / "out", "--time-limit", 3, "--truth", named / "truth.csv", runtime=name)
+    told, rows = report(tmp_path / "out"), pd.read_csv(tmp_path / "out" / "submission" / "submission.csv")
+    assert done.returncode == 1 and told["killed"] is None and told["exit_code"] == 1 and told["seconds"]["main.py"] < 3
+    assert told["strict_errors"] == told["warnings"] == [] and len(rows) == len(pd.read_csv(named / "truth.csv"))
+    assert set(rows.Id) == {" ".join(most_photographed(named))}
+
+
+NAMES = """
+import csv
+rows = list(csv.DictReader(open("data/metadata.csv")))
+with open("submission/submission.csv", "w") as file:
+    print("Image,Id", file=file)
+    for row in rows:
+        print(row["path"].split("/")[-1], "new_whale a b c d", sep=",", file=file)
+"""
+
+
+@pytest.mark.parametrize("code, words", [
+    (NAMES + "print('other.jpg,a', file=open('submission/submission.csv', 'a'))", "image other.jpg: not an image of the truth"),
+    (NAMES.replace(" d", " d e"), "more than 5 labels"),
+    (NAMES.replace(" d", " a"), "a label is given twice"),
+    (NAMES.replace("Image,Id", "Id,Image"), "the header is 'Id,Image', not 'Image,Id' or 'image,predictions'"),
+    (VALID.replace("query_scenarios.csv", "metadata.csv"), "main.py exited 1"),
+])
+def test_names_that_break_a_rule_fail_with_and_without_a_truth(named, tmp_path, code, words):
+    for options in ([], ["--truth", named / "truth.csv"]):
+        one_line(rehearse(crafted(tmp_path / "s.zip", code), named, tmp_path / f"out{len(options)}", *options), words, 1)
+
+
+def test_valid_names_pass_with_and_without_a_truth_and_missing_ones_are_told(named, tmp_path):
+    valid, some = crafted(tmp_path / "s.zip", NAMES), crafted(tmp_path / "some.zip", NAMES.replace("in rows", "in rows[1:]"))
+    assert rehearse(valid, named, tmp_path / "a").returncode == 0 and report(tmp_path / "a")["score"] is None
+    assert rehearse(valid, named, tmp_path / "b", "--truth", named / "truth.csv").returncode == 0
+    truth = pd.read_csv(named / "truth.csv")
+    assert report(tmp_path / "b")["score"]["strict"] == pytest.approx((truth.Id == "new_whale").mean())
+    done = rehearse(some, named, tmp_path / "c")
+    assert done.returncode == 0 and "photographs that are asked and missing: 1" in done.stdout
+
+
+def test_a_truth_of_the_other_kind_is_refused_before_anything_runs(fold, named, tmp_path):
+    zipped = crafted(tmp_path / "s.zip", NAMES)
+    one_line(rehearse(zipped, named, tmp_path / "out", "--truth", fold / "truth.csv"), "truth.csv: its answers are rankings, those that", 2)
+    one_line(rehearse(zipped, fold, tmp_path / "out", "--truth", named / "truth.csv"), "truth.csv: its answers are names, those that", 2)
+    assert not (tmp_path / "out").exists()
 
 
 # What fools the official entry point

@@ -20,7 +20,7 @@ import yaml
 
 import toy
 import toy_training as toying
-from solution import fitting, models, recipe
+from solution import batches, fitting, models, recipe
 from solution import train as training
 
 
@@ -57,10 +57,10 @@ def at(epoch, step, action):
     """Has `action` happen in place of that step; epochs and steps count from 0."""
     take = fitting.Fitting.step
 
-    def step_or_action(self, images, labels):
+    def step_or_action(self, *batch):
         if (self.progress.epoch, self.progress.step) == (epoch, step):
             action()
-        return take(self, images, labels)
+        return take(self, *batch)
 
     return mock.patch.object(fitting.Fitting, "step", step_or_action)
 
@@ -100,7 +100,7 @@ def test_another_seed_gives_other_weights(tmp_path, data, tiny, trained):
 
 
 def test_an_epoch_that_decodes_each_image_anew_gives_the_same_bytes(tmp_path, data, tiny, trained, monkeypatch):
-    monkeypatch.setattr(fitting, "HELD_BYTES", 0)
+    monkeypatch.setattr(batches, "HELD_BYTES", 0)
     assert toying.train(tiny, data, tmp_path / "w").code == 0
     assert toying.result(tmp_path / "w") == toying.result(trained)
 
@@ -108,7 +108,7 @@ def test_an_epoch_that_decodes_each_image_anew_gives_the_same_bytes(tmp_path, da
 def test_images_without_a_whale_change_nothing_but_are_told(copy, tmp_path, tiny, trained):
     rewrite(copy, lambda table: pd.concat([table.head(3).assign(image_id=["a", "b", "c"], whale_id=""), table]))
     done = toying.train(tiny, copy, tmp_path / "w")
-    assert "3 images without a whale_id are left out" in done.stderr
+    assert "31 images (3 without a whale_id are left out) of 10 whales" in done.stderr
     assert toying.result(tmp_path / "w") == toying.result(trained)
 
 
@@ -333,7 +333,7 @@ def test_no_epochs_write_the_pretrained_weights_as_they_are(tmp_path, data, untr
     with np.load(tmp_path / "w" / "tiny.npz") as file:
         backbone = [name for name in file.files if name.startswith("backbone.")]
         assert all(np.array_equal(file[name], state[name.removeprefix("backbone.")]) for name in backbone)
-        assert len(backbone) > 50 and (file["neck.weight"] == 1).all() and (file["neck.running_mean"] == 0).all()
+        assert len(backbone) > 50 and (file["necks.0.0.weight"] == 1).all() and (file["necks.0.0.running_mean"] == 0).all()
     assert (tmp_path / "w" / "tiny.log.csv").read_text() == "epoch\n"
 
 
@@ -406,7 +406,7 @@ def test_a_file_that_is_no_image_is_one_line(copy, tmp_path, tiny, workers):
 def test_a_directory_or_recipe_that_is_not_there_is_one_line(tmp_path, data, tiny):
     for words, told in (((tiny, tmp_path / "none", tmp_path / "w"), "none/metadata.csv: no such file"),
                         ((Path("whaldo"), data, tmp_path / "w"), "did you mean 'whaledo'?"),
-                        ((tiny, data, tmp_path / "w", "--validate", tmp_path / "fold"), "fold/test/query_scenarios.csv: no such file")):
+                        ((tiny, data, tmp_path / "w", "--validate", tmp_path / "fold"), "fold/truth.csv: no such file")):
         done = toying.train(*words)
         assert done.code == 2 and told in done.line
         assert not list(tmp_path.glob("w/*.npz"))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Mapping
 from unittest import mock
 
 import numpy as np
@@ -21,19 +22,27 @@ import pandas as pd
 import torch
 import yaml
 
-from solution import fitting, images, recipe
+from solution import batches, fitting, recipe
 from solution import train as training
 from solution.files import run
 
 ROOT = Path(__file__).parents[1]
 CHILD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 TRAIN = {"size": 32, "epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "head_learning_rate": 1e-2}
+# All that the humpbacks' training does and more: parts, a total classifier, ring and centre loss, two cycles, mixup, mirror images.
+HUMPBACK = {
+    "model": {"parts": 2, "cut": "branches", "part_width": 8},
+    "head": {"kind": "linear", "total": True, "dropout": 0.5, "ring": 0.01, "centre": 0.003},
+    "train": {"schedule": "one_cycle", "warmup": 0.3, "frozen_epochs": 1, "epochs": 2, "early_learning_rate": 1e-4, "beta2": 0.99,
+              "clip": 0.1, "mixup": 0.4, "mirror_identities": True},
+}
 
 
-def write_recipe(path: Path, *names: str, backbone: str = "test_efficientnet", **train) -> Path:
-    """A recipe of one tiny untrained model (or one a name); `train` are differences from TRAIN."""
+def write_recipe(path: Path, *names: str, backbone: str = "test_efficientnet", also: Mapping = {}, **train) -> Path:
+    """A recipe of one tiny untrained model (or one a name); `train` are differences from TRAIN, `also` those of other tables."""
     model = {"backbone": backbone, "pretrained": "none"}
-    table = {"shared": {"model": model, "train": {**TRAIN, **train}}, "models": {name: {} for name in names or ["tiny"]}}
+    shared = recipe.merged({"model": model, "train": {**TRAIN, **train}}, also)
+    table = {"shared": shared, "models": {name: {} for name in names or ["tiny"]}}
     path.write_text(yaml.safe_dump(table, sort_keys=False))
     return path
 
@@ -131,14 +140,14 @@ def spec(recipe_file: Path) -> recipe.Spec:
     return recipe.load(str(recipe_file)).models[0]
 
 
-def training_set(data: Path, size: int = 32) -> fitting.TrainingSet:
-    return training.training_set(images.listed(data), data, size)
+def training_set(data: Path, one: recipe.Spec) -> batches.TrainingSet:
+    return training.training_set(training.labelled(data), data, one)
 
 
 def fitted(recipe_file: Path, data: Path, checkpoint: Path, seed: int = 0, workers: int = 0) -> fitting.Fitting:
     """The training of a recipe's first model, ready for its first step."""
     one = spec(recipe_file)
-    return fitting.Fitting(one, training_set(data, one.train.size), seed, "cpu", workers, checkpoint)
+    return fitting.Fitting(one, training_set(data, one), seed, "cpu", workers, checkpoint)
 
 
 def never() -> bool:

@@ -1,0 +1,85 @@
+"""A second round: photographs that were named with confidence join the labelled ones (pseudo-labels), to train on both.
+
+    python -m solution.pseudo --data FOLD/train --asked FOLD/test --probabilities probabilities.csv --confidence 0.8 --output DATA
+
+Reads two data directories and what `python -m solution.predict --probabilities` wrote about the second. Writes a data directory:
+metadata.csv of both, the images hard-linked, else copied. `python -m eval.score --probabilities` tells how many of such names are
+wrong where the truth is known.
+"""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from solution import images
+from solution.files import InputError, read_table, run, write_table
+
+
+def confident(probabilities: Path, new: str, confidence: float) -> pd.Series:
+    """The name of each photograph (by its base name) whose best name is a known individual of at least this probability."""
+    table = read_table(probabilities, ["Id", "probability"])
+    table["probability"] = pd.to_numeric(table.probability, errors="coerce")
+    if not table.probability.between(0, 1).all():
+        raise InputError(f"{probabilities}: line {int((~table.probability.between(0, 1)).to_numpy().argmax()) + 2}: probability is not a number between 0 and 1")
+    best = table.sort_values("probability", ascending=False, kind="stable").drop_duplicates(table.columns[0])
+    return best[(best.Id != new) & (best.probability >= confidence)].set_index(table.columns[0]).Id
+
+
+def joined(data: Path, asked: Path, names: pd.Series) -> pd.DataFrame:
+    """The rows of both directories: `data` as it is, of `asked` those that have a name; `file` is where the photograph lies."""
+    labelled, others = images.listed(data), images.listed(asked)
+    others = others.assign(whale_id=others.path.map(os.path.basename).map(names)).dropna(subset="whale_id")
+    others["image_id"] = "pseudo-" + others.image_id
+    both = pd.concat([labelled, others], ignore_index=True).fillna("")
+    inside = [os.path.relpath(path, os.path.realpath(data)) for path in labelled.path] + ["pseudo/" + os.path.basename(path) for path in others.path]
+    return both.assign(file=both.path, path=inside)
+
+
+def write(table: pd.DataFrame, output: Path) -> Path:
+    """The data directory, which appears whole; InputError where there is one already."""
+    if output.exists():
+        raise InputError(f"--output: {output} is already there; remove it or choose another")
+    beside = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        for source, path in zip(table.file, table.path):
+            (beside / path).parent.mkdir(parents=True, exist_ok=True)
+            link(source, beside / path)
+        write_table(table.drop(columns="file"), beside / "metadata.csv")
+        os.replace(beside, output)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return output
+
+
+def link(source: str, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        pass  # several rows are boxes in one photograph
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Add photographs that were named with confidence to the labelled ones, for a second round of training.",
+        epilog="example: python -m solution.pseudo --data folds/0/train --asked folds/0/test --probabilities probabilities.csv --confidence 0.8 --output second",
+    )
+    parser.add_argument("--data", type=Path, required=True, help="labelled data directory")
+    parser.add_argument("--asked", type=Path, required=True, help="data directory that the probabilities are about")
+    parser.add_argument("--probabilities", type=Path, required=True, help="what python -m solution.predict --probabilities wrote")
+    parser.add_argument("--confidence", type=float, default=0.8, help="least probability of a name that is taken in (default 0.8)")
+    parser.add_argument("--new", default="new_whale", help="what a new individual is called there")
+    parser.add_argument("--output", type=Path, required=True, help="the data directory to make")
+    args = parser.parse_args()
+    names = confident(args.probabilities, args.new, args.confidence)
+    table = joined(args.data, args.asked, names)
+    write(table, args.output)
+    print(f"{args.output}: {len(table)} photographs, {table.image_id.str.startswith('pseudo-').sum()} of them named with a probability of {args.confidence} or more")
+
+
+if __name__ == "__main__":
+    run(main)
