@@ -29,7 +29,8 @@ class Gallery:
 
 
 def read(weights: Path, names: List[str]) -> Gallery:
-    """The gallery of several models; InputError where one is missing or holds other photographs than the first."""
+    """The gallery of several models, of unit length again where half precision has rounded it; InputError where one is missing or holds other
+    photographs than the first."""
     if not (weights / "gallery").is_dir():
         raise InputError(f"{weights}: holds no gallery; train with a recipe of protocol identify, or with --validate FOLD of that protocol")
     tables = {name: arrays(weights / "gallery" / f"{name}.npz", ("image_id", "whale_id", "digest", "embedding")) for name in names}
@@ -39,7 +40,7 @@ def read(weights: Path, names: List[str]) -> Gallery:
             raise InputError(f"{weights}/gallery/{name}.npz: its photographs are not those of {names[0]}; train the models on one data directory")
         if table["embedding"].ndim != 2 or not len(table["embedding"]) == len(table["image_id"]) == len(table["whale_id"]) == len(table["digest"]):
             raise InputError(f"{weights}/gallery/{name}.npz: needs image_id, whale_id and digest (m) and embedding (m, d)")
-    return Gallery(first["image_id"], first["whale_id"], first["digest"], {name: table["embedding"].astype(np.float32) for name, table in tables.items()})
+    return Gallery(first["image_id"], first["whale_id"], first["digest"], {name: rank.to_unit_length(table["embedding"].astype(np.float32)) for name, table in tables.items()})
 
 
 def write(gallery: Gallery, weights: Path) -> Path:

@@ -125,7 +125,7 @@ class Seen:
         self.count = len(queries[evidence.specs[0].name]["plain"])
 
     def blocks(self) -> Iterator[slice]:
-        return identify.blocks(self.count, max(1, SCORES // (len(self.evidence.individuals) + 1)))
+        return identify.blocks(max(1, self.count), max(1, SCORES // (len(self.evidence.individuals) + 1)))
 
     def scores(self, part: slice) -> np.ndarray:
         queries = {name: {key: rows[part] for key, rows in embeddings.items()} for name, embeddings in self.queries.items()}
@@ -142,7 +142,8 @@ class Seen:
         scores = self.scores(part)
         chance = identify.chances(scores, self.identification)
         scores[:, -1] += shift
-        columns = np.column_stack([identify.best(scores), np.full(len(scores), scores.shape[1] - 1)])
+        answers = scores[:, np.isfinite(scores).all(axis=0)]  # new, the last, is none where its shift is -inf
+        columns = np.column_stack([identify.best(answers), np.full(len(scores), scores.shape[1] - 1)])
         return columns, np.take_along_axis(chance, columns, axis=1)
 
 

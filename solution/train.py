@@ -163,11 +163,12 @@ def ship_gallery(args: argparse.Namespace, chosen_recipe: recipe.Recipe, table: 
     from solution import validate
 
     specs = recipe.specs(args.output)
+    inner = args.validate if args.validate and validate.of_names(args.validate) else None  # on a fold of rankings nothing is fitted
     missing = sorted({spec.name for spec in chosen_recipe.models} - {spec.name for spec in specs})
     if missing:
         print(f"{args.output}: the gallery waits for {', '.join(missing)}")
-    elif not all((args.output / name).is_file() for name in ["identify.json"] * (args.validate is not None) + [f"gallery/{spec.name}.npz" for spec in specs]):
-        validate.ship(args.output, specs, chosen_recipe.identify, args.data, args.validate, args.gallery, device, workers)
+    elif not all((args.output / name).is_file() for name in ["identify.json"] * (inner is not None) + [f"gallery/{spec.name}.npz" for spec in specs]):
+        validate.ship(args.output, specs, chosen_recipe.identify, args.data, inner, args.gallery, device, workers)
 
 
 def timer(started: float, limit: Optional[float]) -> Callable[[], bool]:

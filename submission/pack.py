@@ -32,7 +32,6 @@ INFERENCE = ("__init__", "deadline", "device", "embed", "engines", "files", "gal
 PARTS = ("", "gallery", "classifier")  # the folders of WEIGHTS that hold arrays by model
 COUNTED = {"MAP@20": "top-20 rows", "MAP@5": "photographs' five names"}  # of which half precision changes some
 TRAIL = ("seed", "data", "commit", "packages")  # of provenance.json; no command lines, which hold paths
-Order = Optional[List[dict]]  # what was measured of each model, in the order in which they are to run
 
 
 def pack(args: argparse.Namespace, folder: Path) -> dict:

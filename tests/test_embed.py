@@ -187,6 +187,22 @@ def test_a_box_is_what_is_embedded(tmp_path):
     np.testing.assert_array_equal(boxed, embedded(data, tmp_path / "weights")["m"]["plain"])
 
 
+def test_models_of_two_margins_see_their_own_crops_of_one_decoding(tmp_path, monkeypatch):
+    data = toy.competition(tmp_path / "data", n_whales=2)
+    ensemble(tmp_path / "weights", tiny("close", 0, 32), tiny("wide", 1, 32, model={"box_margin": 0.2}))
+    table = pd.read_csv(data / "metadata.csv", dtype=str)
+    table.assign(x0="10", y0="12", x1="30", y1="32").to_csv(data / "metadata.csv", index=False)
+    opened, read = [], images.read
+    monkeypatch.setattr(images, "read", lambda path: opened.append(path) or read(path))
+    found = embedded(data, tmp_path / "weights")
+    assert len(opened) == len(set(opened)) == len(table)
+    for name, box in (("close", (10, 12, 30, 32)), ("wide", (6, 8, 34, 36))):
+        for path in table.path:
+            Image.open(data / path).crop(box).save(data / f"{path}.{name}.png")
+        table.assign(path=table.path + f".{name}.png").to_csv(data / "metadata.csv", index=False)
+        np.testing.assert_array_equal(found[name]["plain"], embedded(data, tmp_path / "weights")[name]["plain"])
+
+
 def test_more_photographs_than_a_batch_are_all_embedded(tmp_path, monkeypatch):
     data = toy.competition(tmp_path / "data")
     ensemble(tmp_path / "weights", tiny("m", 0, 32))

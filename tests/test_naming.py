@@ -225,8 +225,10 @@ def photographs(folder, *rows):
 
 
 def newcomer(seed, height=80, width=60):
-    """A photograph of a whale that the toy competition has not: of a hue of its own, under another light each time."""
-    return Image.fromarray(toy.photograph(32, 64, height, width, np.random.default_rng(seed)))
+    """A photograph of a whale that the toy competition has not: of dark and bright squares, under another light each time."""
+    random = np.random.default_rng(seed)
+    squares = np.add.outer(np.arange(height) // 8, np.arange(width) // 8) % 2 * random.uniform(0.8, 1)
+    return Image.fromarray(((squares[..., None] + random.normal(0, 0.03, (height, width, 3))).clip(0, 1) * 255).astype(np.uint8))
 
 
 def test_a_whale_that_the_weights_have_never_seen_is_named_by_its_photographs_in_the_gallery(fold, tmp_path):
@@ -374,6 +376,12 @@ def test_a_photograph_that_cannot_be_read_is_answered_too_and_told(fold, tmp_pat
     assert set(found) == set(pd.read_csv(fold / "truth.csv").Image) and len(set(found[broken.name])) == 5
     assert capsys.readouterr().err.count(f"{broken.name}: not a readable image") == 1
     one_line(capsys, f"{broken.name}: not a readable image", fold, tmp_path / "strict.csv", "--strict", data=data)
+
+
+def test_without_a_photograph_the_files_are_headers(fold, weights, tmp_path):
+    for share in (None, 0.3):
+        predicted(fold, tmp_path / "s.csv", "--probabilities", tmp_path / "p.csv", data=photographs(tmp_path / f"none{share}"), weights=told(weights, new_share=share))
+        assert (tmp_path / "s.csv").read_text() == "Image,Id\n" and (tmp_path / "p.csv").read_text() == "Image,Id,probability\n"
 
 
 # Units

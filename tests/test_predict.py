@@ -185,6 +185,36 @@ def ranked(path):
     return {query: list(part.database_image_id) for query, part in pd.read_csv(path).groupby("query_id")}
 
 
+# With an identification
+
+TOLD = {"temperature": 1.0, "theta_p": 0.2, "theta_f": 0.9, "c1": 1.0, "c2": 1.0, "c3": 0.0, "map5": None, "ci95": None, "n_queries": 0, "scale": 9.0, "bias": 0.0, "nearest": [30.0, -31.0]}
+
+
+def test_rankings_of_weights_that_can_tell_come_with_the_chance_of_a_new_whale(fold, tmp_path):
+    """The cosine of the best row is that of two rows of the ensemble, here of the embeddings joined in numpy."""
+    weights = shutil.copytree(fold / "weights", tmp_path / "weights")
+    (weights / "identify.json").write_text(json.dumps(TOLD))
+    predicted(fold, tmp_path / "s.csv", "--probabilities", tmp_path / "p.csv", "--embeddings", tmp_path / "e", weights=weights)
+    assert (tmp_path / "s.csv").read_bytes() == predicted(fold, tmp_path / "plain.csv").read_bytes()
+    table, rows = pd.read_csv(tmp_path / "p.csv"), pd.read_csv(tmp_path / "s.csv")
+    assert list(table.columns) == ["query_id", "Id", "probability"] and set(table.Id) == {"new_whale"}
+    best = rows.drop_duplicates("query_id").set_index("query_id").database_image_id
+    assert list(table.query_id) == list(best.index)
+    parts = [np.hstack([array[kind].astype(float) for kind in ("plain", "mirror")]) for array in (np.load(tmp_path / "e" / f"{name}.npz") for name in NAMES)]
+    joined = np.hstack([part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts]) / np.sqrt(len(NAMES))
+    row_of = dict(zip(np.load(tmp_path / "e" / "large.npz")["image_id"], joined))
+    asked = pd.concat([pd.read_csv(path) for path in sorted((fold / "test" / "queries").iterdir())]).set_index("query_id").query_image_id
+    for query, chance in zip(table.query_id, table.probability):
+        distance = np.linalg.norm(row_of[asked[query]] - row_of[best[query]])
+        assert chance == pytest.approx(1 / (1 + np.exp(-(30 - 31 * (2 - distance) / 2))), abs=2e-4)
+    assert table.probability.between(0, 1).all() and table.probability.nunique() > 5
+
+
+def test_rankings_of_weights_that_cannot_tell_come_alone(fold, tmp_path):
+    predicted(fold, tmp_path / "s.csv", "--probabilities", tmp_path / "p.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["s.csv"]
+
+
 # In time
 
 def played(fold, folder, cases):

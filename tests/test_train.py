@@ -1,5 +1,6 @@
 """The command: the same bytes however often, however interrupted and by however many workers; every mistake is one line."""
 
+import hashlib
 import json
 import os
 import resource
@@ -17,10 +18,13 @@ import pytest
 import timm
 import torch
 import yaml
+from PIL import Image
 
+import naive_names
 import toy
 import toy_training as toying
-from solution import batches, fitting, models, recipe
+from eval import folds
+from solution import batches, embed, fitting, images, models, recipe
 from solution import train as training
 
 
@@ -437,3 +441,225 @@ def test_the_help_has_an_example_and_comes_without_torch():
            "try: train.main()\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=toying.CHILD, cwd=toying.ROOT, capture_output=True, text=True)
     assert "example: python -m solution.train" in done.stdout and done.stdout.endswith("False\n")
+
+
+# Names: gallery, classifier, identify.json
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """data/ folded by protocol identify, folds/0; its training part folded again, inner/0."""
+    folder = tmp_path_factory.mktemp("named")
+    outer = folds.make(toy.competition(folder / "data", n_whales=15), folder / "folds", "identify") / "0"
+    folds.make(outer / "train", folder / "inner", "identify")
+    return folder
+
+
+STRIPES = {"model": {"stages": [4], "parts": 2, "part_width": 8}, "head": {"kind": "linear", "total": True, "ring": 0.01}}
+
+
+def naming_recipe(path, *names, **more):
+    """A recipe of protocol identify whose models have stripes; of those named `plain` the mirror image does not count."""
+    toying.write_recipe(path, *names, also=STRIPES, size=64, epochs=2)
+    table = {**yaml.safe_load(path.read_text()), "protocol": "identify", **more}
+    if "plain" in names:
+        table["models"]["plain"] = {"predict": {"mirror": "off"}}
+    path.write_text(yaml.safe_dump(table, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def two(named):
+    return naming_recipe(named / "two.yaml", "plain", "other")
+
+
+def inner(named):
+    return named / "inner" / "0"
+
+
+@pytest.fixture(scope="module")
+def naming(named, two):
+    """Weights of two models trained on the inner fold's training part, and what was said."""
+    done = toying.train(two, inner(named) / "train", named / "weights", "--validate", inner(named))
+    assert done.code == 0, done.stderr
+    return named / "weights", done
+
+
+def read(path):
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def stored(path):
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def test_a_recipe_that_names_ships_gallery_classifier_and_identification(naming):
+    found = {str(path.relative_to(naming[0])) for path in naming[0].rglob("*") if path.is_file()}
+    assert found == {"identify.json", "provenance.json", "recipe.yaml"} | {
+        f"{name}{end}" for name in ("plain", "other") for end in (".npz", ".json", ".log.csv")} | {
+        f"{kind}/{name}.npz" for name in ("plain", "other") for kind in ("gallery", "classifier")}
+    told = json.loads((naming[0] / "identify.json").read_text())
+    assert {"temperature", "theta_p", "theta_f", "c1", "c2", "c3", "map5", "ci95"} <= set(told)
+    assert told["n_queries"] == len(read(inner(naming[0].parent) / "truth.csv")) and told["ci95"][0] <= told["map5"] <= told["ci95"][1]
+    assert f"MAP@5 {told['map5']:.4f}" in naming[1].stderr
+
+
+def test_the_gallery_is_the_whole_training_part_under_its_own_ids_and_names(naming, named):
+    outer = named / "folds" / "0" / "train"
+    table = read(outer / "metadata.csv").set_index("image_id")
+    assert {"", "whale000"} < {*table.whale_id, "whale000"} and 0 < (table.whale_id == "").sum() < len(table)
+    for name in ("plain", "other"):
+        gallery = stored(naming[0] / "gallery" / f"{name}.npz")
+        assert sorted(gallery) == ["digest", "embedding", "image_id", "whale_id"]
+        assert sorted(gallery["image_id"]) == sorted(table.index)
+        for image_id, whale_id, digest in zip(gallery["image_id"], gallery["whale_id"], gallery["digest"]):
+            assert whale_id == table.whale_id[image_id]
+            assert digest == hashlib.sha256((outer / table.path[image_id]).read_bytes()).hexdigest()[:32]
+
+
+def test_the_gallerys_embeddings_are_the_models_own_of_unit_length(naming, named):
+    """Image and mirror image, for `plain` the image alone, resized by Pillow here."""
+    outer = named / "folds" / "0" / "train"
+    table = read(outer / "metadata.csv").set_index("image_id")
+    for spec in recipe.specs(naming[0]):
+        gallery, model = stored(naming[0] / "gallery" / f"{spec.name}.npz"), models.load(spec, naming[0])
+        pixels = np.stack([images.square(Image.open(outer / table.path[image_id]).convert("RGB"), 64) for image_id in gallery["image_id"]])
+        both = [pixels] if spec.name == "plain" else [pixels, np.ascontiguousarray(pixels[:, :, ::-1])]
+        with torch.no_grad():
+            rows = np.hstack([model(models.normalised(torch.from_numpy(each), spec.model)).numpy() for each in both]).astype(float)
+        assert gallery["embedding"].dtype == np.float32 and gallery["embedding"].shape == (len(table), 16 * len(both))
+        np.testing.assert_allclose(gallery["embedding"], rows / np.linalg.norm(rows, axis=1, keepdims=True), atol=1e-4)
+        np.testing.assert_allclose(np.linalg.norm(gallery["embedding"].astype(float), axis=1), 1, atol=1e-6)
+
+
+def test_the_classifier_knows_the_whales_that_were_trained_on(naming, named):
+    whales = sorted({*read(inner(named) / "train" / "metadata.csv").whale_id} - {""})
+    for name in ("plain", "other"):
+        classifier = stored(naming[0] / "classifier" / f"{name}.npz")
+        assert list(classifier["whale_id"]) == whales and classifier["weight"].shape == (len(whales), 16) and classifier["bias"].shape == (len(whales),)
+        assert classifier["weight"].dtype == np.float32 and np.isfinite(classifier["weight"]).all()
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_map5_of_the_identification_is_that_of_plain_loops_on_the_inner_fold(moved, naming, named, two, tmp_path):
+    """Its queries against the photographs it was trained on: the gallery that ships is larger by the queries themselves. A truth whose
+    names are moved by a row is one that the toy models do not all tell."""
+    weights, fold = shutil.copytree(naming[0], tmp_path / "w"), shutil.copytree(inner(named), tmp_path / "fold")
+    (weights / "identify.json").unlink()
+    read(fold / "truth.csv").assign(Id=lambda table: np.roll(table.Id, moved)).to_csv(fold / "truth.csv", index=False)
+    assert toying.train(two, inner(named) / "train", weights, "--validate", fold, "--resume").code == 0
+    known, (test, told) = naive_names.Weights(weights, ["plain", "other"]), (fold / "test", read(fold / "truth.csv").set_index("Image").Id)
+    trained_on = read(inner(named) / "train" / "metadata.csv").image_id
+    for gallery in known.galleries.values():
+        kept = np.isin(gallery["image_id"], trained_on)
+        gallery.update({key: gallery[key][kept] for key in ("image_id", "whale_id", "embedding")})
+    table, specs = images.listed(test), recipe.specs(weights)
+    parts = embed.embed(embed.Pixels(table, test, embed.views(specs), 0), specs, embed.Engines(weights, "cpu"), table.image_id.to_numpy(str))
+    parts["plain"]["mirror"] = parts["plain"]["plain"]  # never asked for
+    precisions = []
+    for number, path in enumerate(table.path):
+        names = naive_names.five(known.scores(parts, number))
+        true = told[Path(path).name]
+        precisions.append(1 / (names.index(true) + 1) if true in names else 0)
+    found = json.loads((weights / "identify.json").read_text())
+    assert found["map5"] == pytest.approx(np.mean(precisions), abs=1e-9) and len(precisions) == found["n_queries"]
+    assert "new_whale" in set(told) and (found["map5"] > 0.9 if moved == 0 else 0.2 < found["map5"] < 0.9)
+
+
+def without_times(weights):
+    """The bytes of every file but provenance.json; of the logs all but the column `seconds`."""
+    found = {path.relative_to(weights): path.read_bytes() for path in weights.rglob("*") if path.is_file() and path.name != "provenance.json"}
+    return {path: read(weights / path).drop(columns="seconds").to_csv() if path.suffix == ".csv" else content for path, content in found.items()}
+
+
+def test_the_same_command_ships_the_same_bytes(naming, named, two, tmp_path):
+    assert toying.train(two, inner(named) / "train", tmp_path / "w", "--validate", inner(named)).code == 0
+    assert without_times(tmp_path / "w") == without_times(naming[0])
+
+
+@pytest.mark.parametrize("lost", [["identify.json"], ["gallery/other.npz"], ["identify.json", "gallery/plain.npz", "gallery/other.npz"]])
+def test_resume_makes_again_what_is_missing_without_training(lost, naming, named, two, tmp_path):
+    weights = shutil.copytree(naming[0], tmp_path / "w")
+    for name in lost:
+        (weights / name).unlink()
+    with mock.patch.object(fitting, "Fitting", None):
+        done = toying.train(two, inner(named) / "train", weights, "--validate", inner(named), "--resume")
+    assert done.code == 0, done.stderr
+    assert without_times(weights) == without_times(naming[0])
+
+
+def test_resume_of_a_complete_one_changes_nothing(naming, named, two):
+    before = toying.files(naming[0])
+    done = toying.train(two, inner(named) / "train", naming[0], "--validate", inner(named), "--resume")
+    assert done.code == 0 and "nothing left to do" in done.stdout and toying.files(naming[0]) == before
+
+
+def test_the_names_of_a_further_gallery_count_most_and_its_photographs_travel_along(naming, named, two, tmp_path):
+    outer, further = named / "folds" / "0" / "train", tmp_path / "further"
+    shutil.copytree(outer, further)
+    table = read(outer / "metadata.csv")
+    added = Image.fromarray(toy.photograph(3, 15, 50, 60, np.random.default_rng(5)))
+    added.save(further / "images" / "added.jpg")
+    renamed = table.assign(whale_id=table.whale_id.replace({"whale001": "Nina"}))[4:]
+    pd.concat([renamed, pd.DataFrame({"image_id": ["added"], "path": ["images/added.jpg"], "whale_id": ["whale077"]})]).to_csv(further / "metadata.csv", index=False)
+    weights = shutil.copytree(naming[0], tmp_path / "w")
+    (weights / "identify.json").unlink(), shutil.rmtree(weights / "gallery")
+    done = toying.train(two, inner(named) / "train", weights, "--validate", inner(named), "--gallery", further, "--resume")
+    assert done.code == 0, done.stderr
+    expected = {**dict(zip(table.image_id, table.whale_id)), **dict(zip(renamed.image_id, renamed.whale_id)), "added": "whale077"}
+    for name in ("plain", "other"):
+        before, after = (stored(place / "gallery" / f"{name}.npz") for place in (naming[0], weights))
+        assert dict(zip(after["image_id"], after["whale_id"])) == expected and len(after["image_id"]) == len(table) + 1
+        assert np.array_equal(after["embedding"][:-1], before["embedding"]) and np.linalg.norm(after["embedding"][-1]) == pytest.approx(1, abs=1e-6)
+    assert (weights / "identify.json").read_bytes() == (naming[0] / "identify.json").read_bytes()  # fitted as before
+
+
+def test_the_gallery_waits_for_the_last_model(named, two, naming, tmp_path):
+    words = two, inner(named) / "train", tmp_path / "w", "--validate", inner(named)
+    done = toying.train(*words, "--model", "other")
+    assert done.code == 0 and "the gallery waits for plain" in done.stdout and not (tmp_path / "w" / "gallery").exists()
+    assert toying.train(*words, "--model", "plain").code == 0
+    assert without_times(tmp_path / "w") == without_times(naming[0])
+
+
+def test_a_naming_recipe_without_an_inner_fold_has_a_gallery_of_its_data_and_no_identification(named, two, naming, tmp_path):
+    weights = shutil.copytree(naming[0], tmp_path / "w")
+    (weights / "identify.json").unlink(), shutil.rmtree(weights / "gallery")
+    assert toying.train(two, inner(named) / "train", weights, "--resume").code == 0
+    assert not (weights / "identify.json").exists()
+    table = read(inner(named) / "train" / "metadata.csv")
+    gallery = stored(weights / "gallery" / "plain.npz")
+    assert dict(zip(gallery["image_id"], gallery["whale_id"])) == dict(zip(table.image_id, table.whale_id))
+
+
+def test_a_recipe_of_rankings_with_a_fold_of_names_names_by_neighbours(named, tiny, tmp_path):
+    done = toying.train(tiny, inner(named) / "train", tmp_path / "w", "--validate", inner(named))
+    assert done.code == 0, done.stderr
+    told = json.loads((tmp_path / "w" / "identify.json").read_text())
+    assert told["c3"] == 0 and not (tmp_path / "w" / "classifier").exists() and stored(tmp_path / "w" / "gallery" / "tiny.npz")["embedding"].shape[1] == 2 * 112
+    assert list(read(tmp_path / "w" / "tiny.log.csv").columns) == ["epoch", "learning_rate", "loss", "seconds"]
+
+
+def test_a_naming_recipe_with_a_fold_of_rankings_reports_map20_and_ships_its_gallery(named, tmp_path):
+    fold = folds.make(named / "data", tmp_path / "folds", "whale", n_folds=3) / "0"
+    done = toying.train(naming_recipe(tmp_path / "one.yaml", "plain"), fold / "train", tmp_path / "w", "--validate", fold)
+    assert done.code == 0, done.stderr
+    assert read(tmp_path / "w" / "plain.log.csv").map20.astype(float).between(0, 1).all()
+    assert (tmp_path / "w" / "gallery" / "plain.npz").is_file() and not (tmp_path / "w" / "identify.json").exists()
+
+
+def test_what_the_recipe_wants_of_identification_is_kept(named, tmp_path):
+    wanted = {"by": "classifier", "temperature": 2.2, "new_share": 0.276, "by_species": True, "columns": ["image", "predictions"], "new": "new_individual"}
+    one = naming_recipe(tmp_path / "one.yaml", "plain", identify=wanted)
+    assert toying.train(one, inner(named) / "train", tmp_path / "w", "--validate", inner(named)).code == 0
+    told = json.loads((tmp_path / "w" / "identify.json").read_text())
+    assert (told["c1"], told["c2"], told["c3"]) == (0, 0, 1) and {key: told[key] for key in wanted if key != "by"} == {key: wanted[key] for key in wanted if key != "by"}
+
+
+def test_a_species_classifier_needs_species(named, tmp_path):
+    one = naming_recipe(tmp_path / "one.yaml", "plain", shared=None)
+    table = yaml.safe_load(one.read_text())
+    table["shared"] = {"model": {"backbone": "test_efficientnet", "pretrained": "none"}, "train": toying.TRAIN, "head": {"species": True}}
+    one.write_text(yaml.safe_dump(table))
+    done = toying.train(one, inner(named) / "train", tmp_path / "w")
+    assert done.code == 2 and "metadata.csv: column species is missing; plain has head.species true" in done.line

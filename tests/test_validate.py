@@ -1,6 +1,7 @@
 """The score that a training reports, against a naive loop and against the scorer of eval/ on a submission of the same weights."""
 
 import json
+import shutil
 import sys
 from unittest import mock
 
@@ -12,7 +13,7 @@ import toy
 import toy_training as toying
 from eval import folds
 from eval.score import evaluate, summarise
-from solution import fitting, predict, recipe
+from solution import fitting, images, predict, recipe, validate
 from solution.files import write_arrays, write_json
 from solution.validate import mean_average_precision
 
@@ -161,3 +162,39 @@ def test_a_perfect_ranking_of_more_than_twenty_matches_scores_1():
 def test_an_empty_submission_scores_0():
     truth = pd.DataFrame({"query_id": ["q"], "database_image_id": ["i"]})
     assert mean_average_precision(truth.head(0), truth) == 0
+
+
+# A fold that asks for names
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("names")
+    return folds.make(toy.competition(folder / "data", n_whales=9), folder / "folds", "identify") / "0"
+
+
+def test_a_fold_of_names_is_told_from_one_of_rankings_by_its_truth(fold, names):
+    assert validate.of_names(names) and not validate.of_names(fold)
+
+
+def test_the_true_names_are_those_of_the_truth_by_file_name_and_unknown_ones_are_empty(names):
+    asked = images.listed(names / "test").sample(frac=1, random_state=0)
+    truth = dict(pd.read_csv(names / "truth.csv").itertuples(index=False))
+    expected = [truth[path.rsplit("/")[-1]] for path in asked.path]
+    assert list(validate.true_names(names, asked)) == ["" if name == "new_whale" else name for name in expected]
+    assert "new_whale" in expected and len(set(expected)) > 3
+
+
+@pytest.mark.parametrize("missing, told", [
+    ("truth.csv", "truth.csv: has no row for"), ("labels.csv", "labels.csv: no such file"), ("test/images", "no such image"),
+])
+def test_what_an_inner_fold_of_names_lacks_is_one_line_and_mended_by_resume(names, tiny, missing, told, tmp_path):
+    copy = shutil.copytree(names, tmp_path / "fold")
+    if missing == "truth.csv":
+        (copy / missing).write_text("\n".join((copy / missing).read_text().splitlines()[:-1]))
+    else:
+        shutil.rmtree(copy / missing) if missing == "test/images" else (copy / missing).unlink()
+    done = toying.train(tiny, names / "train", tmp_path / "w", "--validate", copy)
+    assert done.code == 2 and told in done.line and not (tmp_path / "w" / "identify.json").exists()
+    with mock.patch.object(fitting, "Fitting", None):
+        assert toying.train(tiny, names / "train", tmp_path / "w", "--validate", names, "--resume").code == 0
+    assert (tmp_path / "w" / "identify.json").is_file()
