@@ -545,9 +545,11 @@ def test_map5_of_the_identification_is_that_of_plain_loops_on_the_inner_fold(mov
     """Its queries against the photographs it was trained on: the gallery that ships is larger by the queries themselves. A truth whose
     names are moved by a row is one that the toy models do not all tell."""
     weights, fold = shutil.copytree(naming[0], tmp_path / "w"), shutil.copytree(inner(named), tmp_path / "fold")
-    (weights / "identify.json").unlink()
+    (weights / "identify.json").unlink(), shutil.rmtree(weights / "gallery")
+    read(fold / "labels.csv")[::-1].to_csv(fold / "labels.csv", index=False)  # in any order
     read(fold / "truth.csv").assign(Id=lambda table: np.roll(table.Id, moved)).to_csv(fold / "truth.csv", index=False)
     assert toying.train(two, inner(named) / "train", weights, "--validate", fold, "--resume").code == 0
+    assert (weights / "gallery" / "plain.npz").read_bytes() == (naming[0] / "gallery" / "plain.npz").read_bytes()
     known, (test, told) = naive_names.Weights(weights, ["plain", "other"]), (fold / "test", read(fold / "truth.csv").set_index("Image").Id)
     trained_on = read(inner(named) / "train" / "metadata.csv").image_id
     for gallery in known.galleries.values():
