@@ -51,9 +51,11 @@ def write(gallery: Gallery, weights: Path) -> Path:
 
 
 def labelled(data: Path, complaints: Complaints = STRICT) -> pd.DataFrame:
-    """The photographs of a data directory with `whale_id` ("" where the table has none) and `digest`."""
+    """The photographs of a data directory with their `whale_id` and `digest`; InputError where it has no whale_id."""
     table = images.listed(data, complaints).reset_index(drop=True)
-    return with_digests(table if "whale_id" in table else table.assign(whale_id=""))
+    if "whale_id" not in table:
+        raise InputError(f"{data}/metadata.csv: column whale_id is missing; a gallery needs to know its individuals")
+    return with_digests(table)
 
 
 def with_digests(table: pd.DataFrame) -> pd.DataFrame:

@@ -28,8 +28,8 @@ def show(photographs: List[Path], weights: Path, further: Optional[Path], pictur
     asked = naming.Naming(weights, specs, pd.DataFrame({"image_id": paths, "path": paths}, dtype=object), further)
     pixels = embed.Pixels(asked.table, further or weights, embed.views(specs), workers=0)
     embeddings = embed.embed(pixels, specs, embed.Engines(weights, chosen(device)), asked.table.image_id.to_numpy(str))
-    names, chance = asked.named(specs, embeddings, known_only=True)
-    evidence, queries = asked.evidence(specs, embeddings)
+    evidence, queries = asked.evidence(specs, embeddings, set())
+    names, chance = asked.named(evidence, queries, known_only=True)
     nearest = nearest_photographs(evidence, queries, names)
     new = asked.identification.new
     for path, name, row, image in zip(photographs, names, chance, nearest):

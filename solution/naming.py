@@ -4,7 +4,7 @@ A model counts once all its passes over the photographs are done. `fallback` ans
 """
 
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Set, Tuple
 
 import numpy as np
 import pandas as pd
@@ -74,18 +74,20 @@ class Naming:
         whales = pd.Series(self.known.whale_id[self.known.whale_id != ""]).value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
         return self.submission(np.tile(np.array([self.identification.new, *whales.index[: identify.TOP - 1]], dtype=object), (len(self.asked), 1)))
 
-    def answers(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings]) -> Tuple[pd.DataFrame, pd.DataFrame]:
-        """The submission, and of each photograph the chance of each of its five names and of a new individual."""
-        names, chance = self.named(specs, embeddings)
+    def answers(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings], unreadable: Set[int]) -> Tuple[pd.DataFrame, pd.DataFrame]:
+        """The submission, and of each photograph the chance of each of its five names and of a new individual.
+
+        `unreadable` are rows of `table`; those of the gallery name nobody.
+        """
+        names, chance = self.named(*self.evidence(specs, embeddings, unreadable))
         return self.submission(names[:, :-1]), self.chances(names, chance)
 
-    def named(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings], known_only: bool = False) -> Tuple[np.ndarray, np.ndarray]:
+    def named(self, evidence: Evidence, queries: Dict[str, rank.Embeddings], known_only: bool = False) -> Tuple[np.ndarray, np.ndarray]:
         """Of each photograph its five names, best first, and `new` once more (q, 6), and the chance of each (q, 6).
 
         With `known_only` a new individual is not among the five.
         """
         told, n = self.identification, len(self.asked)
-        evidence, queries = self.evidence(specs, embeddings)
         seen = Seen(evidence, queries, told)
         shift = np.full(n, -np.inf if known_only else 0.0)
         if told.new_share is not None and not known_only:
@@ -93,16 +95,19 @@ class Naming:
         columns, chance = zip(*(seen.best(part, shift[part]) for part in seen.blocks()))
         return np.append(evidence.individuals, told.new).astype(object)[np.concatenate(columns)], np.concatenate(chance)
 
-    def evidence(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings]) -> Tuple[Evidence, Dict[str, rank.Embeddings]]:
+    def evidence(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings], unreadable: Set[int]) -> Tuple[Evidence, Dict[str, rank.Embeddings]]:
         """What is known, all of the gallery, and the embeddings of what is asked, from those of `table`."""
-        n, queries, further = len(self.asked), {}, {}
+        n, queries, rows = len(self.asked), {}, {}
+        lost = np.isin(np.arange(n, len(self.table)), list(unreadable))
         for spec in specs:
-            parts = {key: rows for key, rows in embeddings[spec.name].items() if key in ("plain", "mirror")}
-            queries[spec.name] = {key: rows[:n] for key, rows in parts.items()}
+            parts = {key: part for key, part in embeddings[spec.name].items() if key in ("plain", "mirror")}
+            queries[spec.name] = {key: part[:n] for key, part in parts.items()}
             if self.further is not None:
-                further[spec.name] = gallery.unit_rows(spec, {key: rows[n:] for key, rows in parts.items()})
-        known = self.known if self.further is None else gallery.enlarged(self.known, self.further, further)
-        return Evidence(specs, self.weights, known), queries
+                rows[spec.name] = gallery.unit_rows(spec, {key: part[n:][~lost] for key, part in parts.items()})
+        if self.further is None:
+            return Evidence(specs, self.weights, self.known), queries
+        new = np.flatnonzero(gallery.unseen(self.further, self.known))
+        return Evidence(specs, self.weights, gallery.enlarged(self.known, self.further.drop(new[lost]), rows)), queries
 
     def submission(self, names: np.ndarray) -> pd.DataFrame:
         """Names (q, 5) as the competition's two columns."""

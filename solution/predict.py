@@ -15,7 +15,7 @@ import sys
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Dict, List, Optional, Set, Tuple, Union
 
 import numpy as np
 import pandas as pd
@@ -48,8 +48,9 @@ class Ranking:
     def fallback(self) -> pd.DataFrame:
         return rank.fallback(self.scenarios)
 
-    def answers(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings]) -> Tuple[pd.DataFrame, Optional[pd.DataFrame]]:
-        """The submission, and where the weights can tell, the chance that a query's whale is not in its database."""
+    def answers(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings], unreadable: Set[int]) -> Tuple[pd.DataFrame, Optional[pd.DataFrame]]:
+        """The submission, and where the weights can tell, the chance that a query's whale is not in its database. What was unreadable
+        is ranked all the same: every query needs its rows."""
         rows = rank.combined([(spec.predict, embeddings[spec.name]) for spec in specs])
         submission = rank.submission(self.scenarios, self.table.image_id.to_numpy(str), rows)
         path = self.weights / "identify.json"
@@ -65,6 +66,7 @@ class Submission:
     def __init__(self, output: Path, probabilities: Optional[Path], asked: Asked) -> None:
         self.output, self.probabilities, self.asked = output, probabilities, asked
         self.embeddings: Dict[str, rank.Embeddings] = {}
+        self.unreadable: Set[int] = set()  # rows of what is asked that turned out to be no photographs
         self.state, self.status = "is not written", 1  # of the file as it stands: the guard's thread reads them at any moment
         self.seconds = 0.0  # spent on ranking and writing
 
@@ -79,7 +81,7 @@ class Submission:
         used = [spec for spec in specs if self.asked.usable(spec, self.embeddings.get(spec.name, {}))]
         if not used:
             return
-        submission, probabilities = self.asked.answers(used, self.embeddings)
+        submission, probabilities = self.asked.answers(used, self.embeddings, self.unreadable)
         write_table(submission, self.output)
         if self.probabilities and probabilities is not None:
             write_table(probabilities, self.probabilities)
@@ -104,6 +106,8 @@ def asked_of(args: argparse.Namespace, complaints: Complaints) -> Asked:
     if (args.data / "query_scenarios.csv").is_file():
         if args.gallery:
             raise InputError(f"--gallery: {args.data}/query_scenarios.csv says which photographs are searched; --gallery goes with data that have no scenarios")
+        if args.probabilities and not (args.weights / "identify.json").is_file():
+            raise InputError(f"--probabilities: {args.weights} has no identify.json to tell them by; train with --validate FOLD of protocol identify")
         return Ranking(args.data, args.weights, complaints)
     if not (args.weights / "identify.json").is_file():
         raise InputError(f"{args.data}: has no query_scenarios.csv, and {args.weights} no identify.json to name individuals with; train with --validate FOLD of protocol identify")
@@ -126,6 +130,7 @@ def predict(args: argparse.Namespace, started: Optional[float] = None) -> None:
     device = chosen(args.device, complaints)
     workers = default_workers(device) if args.workers is None else args.workers
     pixels = embed.Pixels(asked.table, args.data, embed.views(specs), workers, complaints)
+    submission.unreadable = pixels.told
     improve(submission, specs, pixels, embed.Engines(args.weights, device), deadline, complaints)
     if not submission.status == 0:
         raise Failure(f"no model got in; {args.output} {submission.state}")

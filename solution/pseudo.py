@@ -31,7 +31,8 @@ def confident(probabilities: Path, new: str, confidence: float) -> pd.Series:
 def joined(data: Path, asked: Path, names: pd.Series) -> pd.DataFrame:
     """The rows of both directories: `data` as it is, of `asked` those that have a name; `file` is where the photograph lies."""
     labelled, others = images.listed(data), images.listed(asked)
-    others = others.assign(whale_id=others.path.map(os.path.basename).map(names)).dropna(subset="whale_id")
+    image = others.path.map(os.path.basename)
+    others = others.assign(whale_id=image.mask(image.duplicated()).map(names)).dropna(subset="whale_id")  # the first of a name is what was asked
     others["image_id"] = "pseudo-" + others.image_id
     both = pd.concat([labelled, others], ignore_index=True).fillna("")
     inside = [os.path.relpath(path, os.path.realpath(data)) for path in labelled.path] + ["pseudo/" + os.path.basename(path) for path in others.path]

@@ -112,19 +112,23 @@ def train(args: argparse.Namespace) -> None:
     chosen_recipe = recipe.load(args.recipe)
     table = labelled(args.data)
     todo = prepared(args, chosen_recipe, table)
+    from solution import validate  # and torch: seconds that a wrong argument does not wait for
+
+    inner = validate.inner_fold(args.validate)
     device = chosen(args.device)
     workers = default_workers(device) if args.workers is None else args.workers
     if args.dry_run:
         return dry_run(todo, table, args, device)
-    if todo and first():
+    if first() and (todo or recipe.load(str(args.output / "recipe.yaml")).identify != chosen_recipe.identify):
+        (args.output / "identify.json").unlink(missing_ok=True)  # fitted for other weights, or otherwise than is wanted now
         recipe.save(chosen_recipe, args.output / "recipe.yaml")
         write_json(provenance(args, table, device), args.output / "provenance.json")
     for number, spec in enumerate(todo):
         if not train_one(spec, table, args, device, workers, started):
             print(f"stopped by --time-limit in {spec.name}, {len(todo) - number} of {len(chosen_recipe.models)} models to finish; the same command with --resume goes on")
             return
-    if first() and names_individuals(chosen_recipe, args.validate):
-        ship_gallery(args, chosen_recipe, table, device, workers)
+    if first() and (inner is not None or chosen_recipe.protocol == "identify"):
+        ship_gallery(args, chosen_recipe, inner, device, workers)
     print(f"{args.output}: {', '.join(spec.name for spec in todo) or 'nothing left to do'}{' trained' if todo else ''}")
 
 
@@ -149,25 +153,19 @@ def validation_of(fold: Optional[Path], spec: recipe.Spec, device: str, workers:
     """What is asked after each epoch: the fold's MAP@20. A fold of names is asked once, when all models are there."""
     from solution import validate
 
-    return None if fold is None or validate.of_names(fold) else validate.validation(fold, spec, device, workers)
+    return None if fold is None or validate.inner_fold(fold) else validate.validation(fold, spec, device, workers)
 
 
-def names_individuals(chosen_recipe: recipe.Recipe, fold: Optional[Path]) -> bool:
-    from solution import validate
-
-    return chosen_recipe.protocol == "identify" or (fold is not None and validate.of_names(fold))
-
-
-def ship_gallery(args: argparse.Namespace, chosen_recipe: recipe.Recipe, table: pd.DataFrame, device: str, workers: int) -> None:
+def ship_gallery(args: argparse.Namespace, chosen_recipe: recipe.Recipe, inner, device: str, workers: int) -> None:
     """Puts the gallery of the trained models beside them, and what is fitted on the inner fold."""
     from solution import validate
 
     specs = recipe.specs(args.output)
-    inner = args.validate if args.validate and validate.of_names(args.validate) else None  # on a fold of rankings nothing is fitted
     missing = sorted({spec.name for spec in chosen_recipe.models} - {spec.name for spec in specs})
+    wanted = ["identify.json"] * (inner is not None) + [f"gallery/{spec.name}.npz" for spec in specs]
     if missing:
         print(f"{args.output}: the gallery waits for {', '.join(missing)}")
-    elif not all((args.output / name).is_file() for name in ["identify.json"] * (inner is not None) + [f"gallery/{spec.name}.npz" for spec in specs]):
+    elif not all((args.output / name).is_file() for name in wanted):
         validate.ship(args.output, specs, chosen_recipe.identify, args.data, inner, args.gallery, device, workers)
 
 

@@ -1,7 +1,9 @@
 """What an inner fold tells: the contest's own metric while a model trains, never used to choose an epoch; or, where the fold asks
 for names, what identification takes from it once all models are there."""
 
+import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, List, Optional
 
@@ -11,11 +13,6 @@ import pandas as pd
 from solution import embed, gallery, identify, images, models, naming, rank, recipe, scenarios
 from solution.engines import TorchEngine
 from solution.files import InputError, read_table
-
-
-def of_names(fold: Path) -> bool:
-    """Whether the fold's truth names individuals (protocol identify) and not images."""
-    return "query_id" not in read_table(fold / "truth.csv")
 
 
 def validation(fold: Path, spec: recipe.Spec, device: str, workers: int) -> Callable[[models.EmbeddingModel], Dict[str, float]]:
@@ -46,19 +43,44 @@ def mean_average_precision(submission: pd.DataFrame, truth: pd.DataFrame, top: i
     return float((found.reindex(positives.index).fillna(0) / positives).mean()) if len(positives) else float(np.nan)
 
 
-def ship(weights: Path, specs: List[recipe.Spec], wanted: recipe.Identify, data: Path, fold: Optional[Path], further: Optional[Path], device: str, workers: int) -> None:
-    """Writes WEIGHTS/gallery, and WEIGHTS/identify.json as fitted on the photographs of FOLD against those of `data`.
+@dataclass(frozen=True)
+class Inner:
+    """An inner fold of names: its photographs under their ids in DATA and with DATA's whale_id, and the names that its truth has, "" for
+    unknown whales."""
 
-    The gallery holds the photographs of `data`, those of the fold, named by its labels.csv, and those of `further`, whose names count most.
+    asked: pd.DataFrame
+    names: np.ndarray
+
+
+def inner_fold(fold: Optional[Path]) -> Optional[Inner]:
+    """The fold, read and checked, where it asks for names; None where it asks for rankings or there is none."""
+    if fold is None or "query_id" in read_table(fold / "truth.csv"):
+        return None
+    asked = images.listed(fold / "test").reset_index(drop=True)
+    missing = [path for path in asked.path if not os.path.isfile(path)]
+    if missing:
+        raise InputError(f"{missing[0]}: no such image; {fold}/test/metadata.csv names it")
+    labels = read_table(fold / "labels.csv", ["image_id", "original_image_id", "whale_id"]).set_index("image_id")
+    truth = read_table(fold / "truth.csv", ["Image", "Id"]).set_index("Image").Id
+    image = asked.path.map(os.path.basename)
+    for table, ids, name in ((labels, asked.image_id, "labels.csv"), (truth, image, "truth.csv")):
+        if not ids.isin(table.index).all() or not table.index.is_unique:
+            raise InputError(f"{fold}/{name}: must have one row for each photograph of {fold}/test; make the fold again")
+    labels = labels.loc[asked.image_id]
+    return Inner(asked.assign(image_id=labels.original_image_id.to_numpy(), whale_id=labels.whale_id.to_numpy()), truth[image].replace("new_whale", "").to_numpy(str))
+
+
+def ship(weights: Path, specs: List[recipe.Spec], wanted: recipe.Identify, data: Path, inner: Optional[Inner], further: Optional[Path], device: str, workers: int) -> None:
+    """Writes WEIGHTS/gallery, and WEIGHTS/identify.json as fitted on the photographs of an inner fold against those of `data`.
+
+    The gallery holds the photographs of `data`, those of the fold, and those of `further`, whose names count most.
     """
     engine_of = embed.Engines(weights, device)
     known = embedded(gallery.labelled(data), data, specs, engine_of, workers)
-    if fold is not None:
-        asked = gallery.with_digests(images.listed(fold / "test").reset_index(drop=True))
-        names = read_table(fold / "labels.csv", ["image_id", "original_image_id", "whale_id"]).set_index("image_id").loc[asked.image_id]
-        queries = embed.embed(embed.Pixels(asked, fold / "test", embed.views(specs), workers), specs, engine_of, asked.image_id.to_numpy(str))
-        identify.write(fitted(weights, specs, wanted, known, queries, true_names(fold, asked)), weights / "identify.json")
-        asked = asked.assign(image_id=names.original_image_id.to_numpy(), whale_id=names.whale_id.to_numpy())
+    if inner is not None:
+        asked = gallery.with_digests(inner.asked)
+        queries = embed.embed(embed.Pixels(asked, data, embed.views(specs), workers), specs, engine_of, asked.image_id.to_numpy(str))
+        identify.write(fitted(weights, specs, wanted, known, queries, inner.names), weights / "identify.json")
         known = gallery.enlarged(known, asked, {spec.name: gallery.unit_rows(spec, queries[spec.name])[gallery.unseen(asked, known)] for spec in specs})
     if further is not None:
         table = gallery.labelled(further)
@@ -75,24 +97,13 @@ def embedded(table: pd.DataFrame, data: Path, specs: List[recipe.Spec], engine_o
     return gallery.Gallery(image_ids, table.whale_id.to_numpy(str), table.digest.to_numpy(str), rows)
 
 
-def true_names(fold: Path, asked: pd.DataFrame) -> np.ndarray:
-    """The individual of each asked photograph as the fold's truth has it, "" for the unknown."""
-    truth = read_table(fold / "truth.csv", ["Image", "Id"])
-    images_of = asked.path.str.rsplit("/", n=1).str[-1]
-    missing = images_of[~images_of.isin(truth.Image)]
-    if len(missing):
-        raise InputError(f"{fold}/truth.csv: has no row for {missing.iloc[0]}; make the fold again")
-    return truth.set_index("Image").Id.loc[images_of].replace("new_whale", "").to_numpy(str)
-
-
 def fitted(weights: Path, specs: List[recipe.Spec], wanted: recipe.Identify, known: gallery.Gallery, queries: Dict[str, rank.Embeddings], names: np.ndarray) -> identify.Identification:
     from solution import calibrate
 
     evidence = naming.Evidence(specs, weights, known)
     column = np.searchsorted(evidence.individuals, names)
-    known_here = np.isin(names, evidence.individuals)
-    truth = np.where(names == "", len(evidence.individuals), np.where(known_here, column, -1))
-    classifies = any(evidence.classifiers)
-    found = calibrate.fitted(evidence.similarity(queries), (lambda temperature: evidence.probability(queries, temperature)) if classifies else None, truth, names, wanted)
+    truth = np.where(names == "", len(evidence.individuals), np.where(np.isin(names, evidence.individuals), column, -1))
+    probability = (lambda temperature: evidence.probability(queries, temperature)) if any(evidence.classifiers) else None
+    found = calibrate.fitted(evidence.similarity(queries), probability, truth, names, wanted)
     print(f"identify.json: MAP@5 {found.map5:.4f} on {len(names)} photographs, {(names == '').sum()} of them of unknown whales", file=sys.stderr)
     return found

@@ -136,8 +136,9 @@ def test_one_that_is_not_there_has_no_digest_and_is_never_held(data):
     assert list(np.flatnonzero(gallery.unseen(found, held))) == [2]
 
 
-def test_without_names_all_are_unknown_and_without_rows_there_are_none(data):
-    assert set(gallery.labelled(rewrite(data, lambda table: table.drop(columns="whale_id"))).whale_id) == {""}
+def test_a_gallery_needs_names_and_may_have_no_rows(data):
+    with pytest.raises(InputError, match="column whale_id is missing; a gallery needs to know its individuals"):
+        gallery.labelled(rewrite(data, lambda table: table.drop(columns="whale_id")))
     none = gallery.labelled(rewrite(data, lambda table: table.assign(whale_id="", x0="", y0="", x1="", y1="")[:0]))
     assert list(none.digest) == [] and list(gallery.unseen(none, known())) == []
 

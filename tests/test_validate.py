@@ -173,28 +173,29 @@ def names(tmp_path_factory):
 
 
 def test_a_fold_of_names_is_told_from_one_of_rankings_by_its_truth(fold, names):
-    assert validate.of_names(names) and not validate.of_names(fold)
+    assert validate.inner_fold(fold) is None and validate.inner_fold(None) is None
 
 
-def test_the_true_names_are_those_of_the_truth_by_file_name_and_unknown_ones_are_empty(names):
-    asked = images.listed(names / "test").sample(frac=1, random_state=0)
+def test_an_inner_fold_has_the_names_of_its_truth_and_the_ids_of_the_data(names):
+    inner = validate.inner_fold(names)
     truth = dict(pd.read_csv(names / "truth.csv").itertuples(index=False))
-    expected = [truth[path.rsplit("/")[-1]] for path in asked.path]
-    assert list(validate.true_names(names, asked)) == ["" if name == "new_whale" else name for name in expected]
+    expected = [truth[path.rsplit("/")[-1]] for path in inner.asked.path]
+    assert list(inner.names) == ["" if name == "new_whale" else name for name in expected]
     assert "new_whale" in expected and len(set(expected)) > 3
+    original = pd.read_csv(names.parents[1] / "data" / "metadata.csv").set_index("image_id").whale_id
+    assert list(inner.asked.whale_id) == list(original[inner.asked.image_id])
 
 
 @pytest.mark.parametrize("missing, told", [
-    ("truth.csv", "truth.csv: has no row for"), ("labels.csv", "labels.csv: no such file"), ("test/images", "no such image"),
+    ("truth.csv", "truth.csv: must have one row for each photograph of"), ("labels.csv", "labels.csv: no such file"), ("test/images", "no such image"),
 ])
-def test_what_an_inner_fold_of_names_lacks_is_one_line_and_mended_by_resume(names, tiny, missing, told, tmp_path):
-    copy = shutil.copytree(names, tmp_path / "fold")
+def test_what_an_inner_fold_of_names_lacks_is_told_before_the_training(names, tiny, missing, told, tmp_path):
+    broken = shutil.copytree(names, tmp_path / "broken")
     if missing == "truth.csv":
-        (copy / missing).write_text("\n".join((copy / missing).read_text().splitlines()[:-1]))
+        (broken / missing).write_text("".join((names / missing).read_text().splitlines(keepends=True)[:-1]))
     else:
-        shutil.rmtree(copy / missing) if missing == "test/images" else (copy / missing).unlink()
-    done = toying.train(tiny, names / "train", tmp_path / "w", "--validate", copy)
-    assert done.code == 2 and told in done.line and not (tmp_path / "w" / "identify.json").exists()
-    with mock.patch.object(fitting, "Fitting", None):
-        assert toying.train(tiny, names / "train", tmp_path / "w", "--validate", names, "--resume").code == 0
-    assert (tmp_path / "w" / "identify.json").is_file()
+        shutil.rmtree(broken / missing) if (broken / missing).is_dir() else (broken / missing).unlink()
+    with mock.patch.object(fitting.Fitting, "step", None):
+        done = toying.train(tiny, names / "train", tmp_path / "w", "--validate", broken)
+    assert done.code == 2 and told in done.line
+    assert not list(tmp_path.glob("w/*.npz"))

@@ -32,7 +32,7 @@ def fold(path: Path, *specs: recipe.Spec) -> Path:
     for spec in specs:
         if spec.name != "bare":
             gallery.write_classifier(classifier(inner / "train", spec), weights, spec.name)
-    validate.ship(weights, list(specs), recipe.Identify(), inner / "train", inner, outer / "train", "cpu", 0)
+    validate.ship(weights, list(specs), recipe.Identify(), inner / "train", validate.inner_fold(inner), outer / "train", "cpu", 0)
     identify.write(replace(identify.read(weights / "identify.json"), **COUNTS), weights / "identify.json")
     return outer
 
