@@ -378,6 +378,17 @@ def test_a_photograph_that_cannot_be_read_is_answered_too_and_told(fold, tmp_pat
     one_line(capsys, f"{broken.name}: not a readable image", fold, tmp_path / "strict.csv", "--strict", data=data)
 
 
+def test_a_gallery_photograph_that_cannot_be_read_names_nobody(fold, answered, tmp_path, capsys):
+    """It would be a black image, and whatever else cannot be read would be its likeness."""
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"broken")
+    asked = photographs(tmp_path / "asked", ("q1", "", newcomer(1)), ("q2", "", broken))
+    added = photographs(tmp_path / "added", ("n0", "ghost", broken), ("n1", "newcomer", newcomer(1)))
+    found = answers(predicted(fold, tmp_path / "s.csv", "--gallery", added, data=asked))
+    assert found["q1.jpg"][0] == "newcomer" and not any("ghost" in labels for labels in found.values())
+    assert capsys.readouterr().err.count("n0.jpg: not a readable image") == 1
+
+
 def test_without_a_photograph_the_files_are_headers(fold, weights, tmp_path):
     for share in (None, 0.3):
         predicted(fold, tmp_path / "s.csv", "--probabilities", tmp_path / "p.csv", data=photographs(tmp_path / f"none{share}"), weights=told(weights, new_share=share))

@@ -616,6 +616,16 @@ def test_the_names_of_a_further_gallery_count_most_and_its_photographs_travel_al
     assert (weights / "identify.json").read_bytes() == (naming[0] / "identify.json").read_bytes()  # fitted as before
 
 
+def test_another_way_of_naming_is_fitted_on_the_weights_that_are_there(naming, named, two, tmp_path):
+    weights, table = shutil.copytree(naming[0], tmp_path / "w"), yaml.safe_load(two.read_text())
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump({**table, "identify": {"by": "neighbours"}}, sort_keys=False))
+    with mock.patch.object(fitting, "Fitting", None):
+        done = toying.train(tmp_path / "two.yaml", inner(named) / "train", weights, "--validate", inner(named), "--resume")
+    assert done.code == 0, done.stderr
+    assert json.loads((weights / "identify.json").read_text())["c3"] == 0
+    assert yaml.safe_load((weights / "recipe.yaml").read_text())["identify"]["by"] == "neighbours"
+
+
 def test_the_gallery_waits_for_the_last_model(named, two, naming, tmp_path):
     words = two, inner(named) / "train", tmp_path / "w", "--validate", inner(named)
     done = toying.train(*words, "--model", "other")
