@@ -48,7 +48,7 @@ step() { local name=$1; shift; python -m eval.step "$run/summary.csv" "$name" --
 train() {
     local data=$2 inner="${3%/*}/inner" more=()
     if [[ $protocol == identify ]]; then
-        step "inner ${1#train}" python -m eval.folds "$2" --output "$inner" --protocol identify --seed "$seed" --keep
+        step "inner${1#train}" python -m eval.folds "$2" --output "$inner" --protocol identify --seed "$seed" --keep
         data="$inner/0/train"; more=(--validate "$inner/0" --gallery "$2")
     fi
     step "$1" python -m solution.train --recipe "$recipe" --data "$data" --output "$3" --seed "$seed" --device "$device" --resume ${more[@]+"${more[@]}"}

@@ -164,6 +164,10 @@ def identify(labels: Labels, seed: int) -> list[Fold]:
     Unknown are the rows without a whale_id: 1,000 of them are asked, at most half, the others stay in training. Without
     such rows a third of the whales become unknown: all images of half of those are asked, the others stay in training.
     """
+    several = labels.metadata["whale_id"].str.contains(r"\s")
+    if several.any():
+        raise InputError(f"metadata.csv: line {several.idxmax() + 2}: whale_id {labels.metadata['whale_id'][several.idxmax()]!r} holds "
+                         "a space, which stands between names in a submission; write one word")
     random = np.random.default_rng([seed])
     unknown, asked_unknown = (_unknown_whales if labels.known.all() else _unknown_images)(labels, random)
     rows = pd.DataFrame({"row": np.arange(len(unknown)), "whale": labels.whale})[~unknown]

@@ -59,7 +59,6 @@ class Naming:
         self.further = gallery.labelled(further, complaints) if further else None
         new = [] if self.further is None else [self.further[gallery.unseen(self.further, self.known)]]
         self.table = pd.concat([asked, *new], ignore_index=True).fillna("")
-
         self.count = len(asked)
 
     def passes(self, specs: List[recipe.Spec]) -> List[embed.Pass]:
@@ -89,10 +88,9 @@ class Naming:
         """
         told, n = self.identification, len(self.asked)
         seen = Seen(evidence, queries, told)
-        shift = np.full(n, -np.inf if known_only else 0.0)
-        if told.new_share is not None and not known_only:
-            shift = seen.shift(self.asked.species.to_numpy(str) if told.by_species and "species" in self.asked else np.full(n, ""))
-        columns, chance = zip(*(seen.best(part, shift[part]) for part in seen.blocks()))
+        groups = self.asked.species.to_numpy(str) if told.by_species and "species" in self.asked else np.full(n, "")
+        shift = np.zeros(n) if told.new_share is None or known_only else seen.shift(groups)
+        columns, chance = zip(*(seen.best(part, shift[part], known_only) for part in seen.blocks()))
         return np.append(evidence.individuals, told.new).astype(object)[np.concatenate(columns)], np.concatenate(chance)
 
     def evidence(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings], unreadable: Set[int]) -> Tuple[Evidence, Dict[str, rank.Embeddings]]:
@@ -142,13 +140,13 @@ class Seen:
         leads = [identify.lead(self.scores(part)) for part in self.blocks()]
         return identify.shift_for_share(np.concatenate(leads), self.identification.new_share, groups)
 
-    def best(self, part: slice, shift: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    def best(self, part: slice, shift: np.ndarray, known_only: bool = False) -> Tuple[np.ndarray, np.ndarray]:
         """The columns (q, 6) of the five best answers and of the new individual, and the chance of each."""
         scores = self.scores(part)
         chance = identify.chances(scores, self.identification)
         scores[:, -1] += shift
-        answers = scores[:, np.isfinite(scores).all(axis=0)]  # new, the last, is none where its shift is -inf
-        columns = np.column_stack([identify.best(answers), np.full(len(scores), scores.shape[1] - 1)])
+        five = identify.best(scores[:, :-1] if known_only else scores)
+        columns = np.column_stack([five, np.full(len(scores), scores.shape[1] - 1)])
         return columns, np.take_along_axis(chance, columns, axis=1)
 
 

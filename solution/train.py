@@ -46,6 +46,13 @@ def labelled(data: Path) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
+def one_word(table: pd.DataFrame, data: Path) -> None:
+    """InputError where a name holds a space: in a submission spaces stand between names."""
+    several = table.whale_id[table.whale_id.str.contains(r"\s")]
+    if len(several):
+        raise InputError(f"{data}/metadata.csv: line {several.index[0] + 2}: whale_id {several.iloc[0]!r} holds a space, which stands between names in a submission; write {'_'.join(several.iloc[0].split())!r}")
+
+
 def fingerprint(table: pd.DataFrame) -> str:
     """SHA-256 over ids, labels, boxes and file sizes: changed data are noticed before a resume."""
     sizes = [str(os.path.getsize(path)) for path in table.path]
@@ -117,6 +124,8 @@ def train(args: argparse.Namespace) -> None:
     inner = validate.inner_fold(args.validate)
     device = chosen(args.device)
     workers = default_workers(device) if args.workers is None else args.workers
+    if inner is not None or chosen_recipe.protocol == "identify":
+        one_word(table, args.data)
     if args.dry_run:
         return dry_run(todo, table, args, device)
     if first() and (todo or recipe.load(str(args.output / "recipe.yaml")).identify != chosen_recipe.identify):

@@ -443,3 +443,13 @@ def test_keep_leaves_the_very_folds_alone_and_refuses_others(tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "folds").rglob("*")}
     other = subprocess.run([*command, "--seed", "1"], capture_output=True, text=True, cwd=ROOT)
     assert other.returncode == 2 and "made with another seed (0, now 1)" in other.stderr and other.stderr.count("\n") == 1
+
+
+def test_a_name_of_two_words_cannot_be_asked_for(tmp_path):
+    data = toy.competition(tmp_path / "data", images=False)
+    text = (data / "metadata.csv").read_text()
+    (data / "metadata.csv").write_text(text.replace("whale003,", "Old Nina,"))
+    line = next(number for number, row in enumerate(text.split("\n"), start=1) if "whale003," in row)
+    with pytest.raises(InputError, match=f"line {line}: whale_id 'Old Nina' holds a space"):
+        folds.make(data, tmp_path / "folds", "identify")
+    folds.make(data, tmp_path / "others", "stratified", n_folds=2)

@@ -626,6 +626,14 @@ def test_another_way_of_naming_is_fitted_on_the_weights_that_are_there(naming, n
     assert yaml.safe_load((weights / "recipe.yaml").read_text())["identify"]["by"] == "neighbours"
 
 
+def test_a_name_of_two_words_is_refused_before_the_training(named, two, tmp_path):
+    data = shutil.copytree(inner(named) / "train", tmp_path / "data")
+    table = read(data / "metadata.csv")
+    table.assign(whale_id=table.whale_id.replace({"whale001": "Old Nina"})).to_csv(data / "metadata.csv", index=False)
+    done = toying.train(two, data, tmp_path / "w")
+    assert done.code == 2 and "whale_id 'Old Nina' holds a space" in done.line and "'Old_Nina'" in done.line
+
+
 def test_the_gallery_waits_for_the_last_model(named, two, naming, tmp_path):
     words = two, inner(named) / "train", tmp_path / "w", "--validate", inner(named)
     done = toying.train(*words, "--model", "other")
