@@ -409,7 +409,7 @@ def test_of_fewer_than_five_individuals_no_name_is_told_twice(tmp_path):
     evidence = naming.Evidence([spec], tmp_path, known)
     told = identify.Identification(1.0, 0.1, 0.9, 1.0, 1.0, 0.0, None, None, 0, 10.0, 0.0, (1.0, -1.0))
     seen = naming.Seen(evidence, {"m": {"plain": named_rows(5, seed=1)}}, told)
-    columns, chance = seen.best(slice(0, 5), np.full(5, -np.inf))
+    columns, chance = seen.best(slice(0, 5), np.zeros(5), known_only=True)
     for row in columns:
         assert len(set(row[:-1])) == len(row) - 1 and row[-1] == 3
     np.testing.assert_allclose(chance[:, :3].sum(axis=1) + chance[:, -1], 1, atol=1e-9)

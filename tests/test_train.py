@@ -629,7 +629,7 @@ def test_another_way_of_naming_is_fitted_on_the_weights_that_are_there(naming, n
 def test_a_name_of_two_words_is_refused_before_the_training(named, two, tmp_path):
     data = shutil.copytree(inner(named) / "train", tmp_path / "data")
     table = read(data / "metadata.csv")
-    table.assign(whale_id=table.whale_id.replace({"whale001": "Old Nina"})).to_csv(data / "metadata.csv", index=False)
+    table.assign(whale_id=table.whale_id.replace({max(table.whale_id): "Old Nina"})).to_csv(data / "metadata.csv", index=False)
     done = toying.train(two, data, tmp_path / "w")
     assert done.code == 2 and "whale_id 'Old Nina' holds a space" in done.line and "'Old_Nina'" in done.line
 
