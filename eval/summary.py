@@ -18,7 +18,7 @@ from eval.score import read_per_query, show, summarise
 def pooled(folds: list[Path]) -> dict:
     """The content of score.json over the queries of several folds; scenarios are named fold0/scenario01."""
     tables = [read_per_query(fold / "per_query.csv") for fold in folds]
-    tables = [table.assign(scenario_id=f"{fold.name}/" + table.scenario_id) for fold, table in zip(folds, tables)]
+    tables = [table.assign(scenario_id=(f"{fold.name}/" + table.scenario_id).str.rstrip("/")) for fold, table in zip(folds, tables)]
     scores = {fold.name: read_json(fold / "score.json") for fold in folds}
     breaches = [f"{name}: {error}" for name, score in scores.items() for error in score["strict_errors"]]
     return summarise(pd.concat(tables, ignore_index=True), breaches) | {"folds": scores}
