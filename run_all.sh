@@ -12,7 +12,8 @@ usage: ./run_all.sh                          the demo: data -> folds -> train ->
        ./run_all.sh --data DATA --recipe NAME|FILE [--protocol whale|encounter|stratified|time|identify]
                     [--folds 0|0,1|all|none] [--n-folds 5] [--output RUN] [--device auto|cpu|cuda] [--seed 0]
 --folds none trains on everything and packs RUN/submission.zip; the others train, predict and score each fold.
-Protocol identify asks who is on each photograph, or whether it is a new individual; the default of hwi and hwi-small.
+Protocol identify asks who is on each photograph, or whether it is a new individual; the default of hwi, hwi-small and happywhale.
+It makes one fold, 0. With --folds none it trains twice: on all but an inner fold, to fit the naming, then on everything.
 example: ./run_all.sh --data photographs --recipe small --folds all --output runs/photographs
 END
 }
@@ -49,7 +50,7 @@ train() {
     local data=$2 inner="${3%/*}/inner" more=()
     if [[ $protocol == identify ]]; then
         step "inner${1#train}" python -m eval.folds "$2" --output "$inner" --protocol identify --seed "$seed" --keep
-        data="$inner/0/train"; more=(--validate "$inner/0" --gallery "$2")
+        data="$inner/0/train"; more=(--validate "$inner/0")
     fi
     step "$1" python -m solution.train --recipe "$recipe" --data "$data" --output "$3" --seed "$seed" --device "$device" --resume ${more[@]+"${more[@]}"}
 }
@@ -110,6 +111,7 @@ fi
 set_up
 own_protocol=$(python -c 'import sys; from solution import files, recipe; files.run(lambda: print(recipe.load(sys.argv[1]).protocol))' "$recipe")
 protocol=${protocol:-$own_protocol}
+[[ $protocol != identify || $folds =~ ^(0|all|none)$ ]] || refuse "--folds is '$folds'; protocol identify makes the one fold 0"
 mkdir -p "$run"
 if [[ -n $demo ]]; then
     data="$run/data"
@@ -117,7 +119,13 @@ if [[ -n $demo ]]; then
 fi
 
 if [[ $folds == none ]]; then
-    train "train" "$data" "$run/weights"
+    if [[ $protocol == identify ]]; then
+        train "train for naming" "$data" "$run/naming/weights"
+        step "train" python -m solution.train --recipe "$recipe" --data "$data" --gallery "$data" --output "$run/weights" --seed "$seed" --device "$device" --resume
+        cp "$run/naming/weights/identify.json" "$run/weights/identify.json"
+    else
+        train "train" "$data" "$run/weights"
+    fi
     step "pack" python -m submission.pack --weights "$run/weights" --output "$run/submission.zip"
     exit 0
 fi

@@ -7,7 +7,8 @@ Reads ROWS.yaml, a recipe and a fold. A row is a name with `about` (one line) an
 
 Writes ladder.csv anew after every row, and its recipe, weights, submission and scores to ladder/ROW/. A row that is
 there with the same hash (recipe, folds, seed) is passed over, one that was begun goes on, and one that differs from a
-done one in `identify` alone is fitted on its weights. `seconds` are those of the epochs, whichever row trained them.
+done one in `identify` alone is fitted on its weights. Where a row's `shared` or `models` changed, ladder/ROW/ is removed
+and the row trained anew. `seconds` are those of the epochs, whichever row trained them.
 Expect a Markdown table, and exit status 1 where a row failed; the others stand.
 """
 
@@ -102,6 +103,12 @@ def training(recipe: dict) -> list:
     return [recipe.get("shared", {}), list(recipe.get("models", {}).items())]
 
 
+def trained(work: Path) -> list | None:
+    """`training` of the recipe that a row's directory was last made with; None where it has none."""
+    file = work / "recipe.yaml"
+    return training(with_tables(read_yaml(file), file)) if file.is_file() else None
+
+
 @dataclass(frozen=True)
 class Ladder:
     fold: Path
@@ -118,6 +125,9 @@ class Ladder:
     def climb(self, name: str, recipe: dict, donors: list[str]) -> dict:
         """Trains, predicts and scores a row; returns its figures. `donors`: rows whose weights may be taken."""
         work, weights = self.keep / name, self.keep / name / "weights"
+        if trained(work) not in (None, training(recipe)):
+            print(f"{name}: shared or models changed; {work} is removed and the row trained anew", file=sys.stderr)
+            shutil.rmtree(work)
         with whole(work / "recipe.yaml") as beside:
             beside.write_text(yaml.safe_dump(recipe, sort_keys=False))
         if donors and not weights.exists():
@@ -178,12 +188,12 @@ def fill(rows: dict[str, dict], names: list[str], ladder: Ladder, output: Path) 
         if name in done:
             print(f"{name}: stands in {output} already", file=sys.stderr)
             continue
-        table = table[table.row != name]
-        donors = [other for other in done if training(rows[other]) == training(rows[name])
-                  and (ladder.keep / other / "weights").is_dir()]
+        donors = [other for other in done if (ladder.keep / other / "weights").is_dir()
+                  and training(rows[name]) == training(rows[other]) == trained(ladder.keep / other)]
         try:
             row = ladder.climb(name, rows[name], donors)
-            table = pd.concat([table, pd.DataFrame([{"row": name, **row, "hash": hashes[name]}])], ignore_index=True)
+            new = pd.DataFrame([{"row": name, **row, "hash": hashes[name]}])
+            table = pd.concat([table[table.row != name], new], ignore_index=True)
         except Failed as failure:
             print(f"{name}: failed: {failure} (its files: {ladder.keep / name})", file=sys.stderr)
         write_table(table, output)

@@ -90,9 +90,9 @@ def wrong_above(table: pd.DataFrame, whale_id: np.ndarray) -> dict[str, list[int
     return {str(threshold): [int(rows.sum()), int(wrong[rows].sum())] for threshold, rows in taken.items()}
 
 
-def show(figures: dict) -> None:
+def show(figures: dict, title: str = "open set") -> None:
     number = lambda value: "-" if value is None else f"{value:.4f}"
-    print(f"open set: AUC {number(figures['auc'])}, Brier {number(figures['brier'])}, "
+    print(f"{title}: AUC {number(figures['auc'])}, Brier {number(figures['brier'])}, "
           f"calibration error {number(figures['calibration_error'])}")
     for kind, says in {"known": "P(new) <= 0.5", "unknown": "P(new) > 0.5"}.items():
         print(f"{figures[f'n_{kind}']:>8} {kind} whales: {says} for {number(figures[f'accuracy_{kind}'])}, "

@@ -38,6 +38,17 @@ NAME_MEANINGS = {
     "map5_individuals": "The same for each photograph of the truth, whether or not the file keeps the rules.",
     "top1": "The share of photographs whose first name is right.",
 }
+OPEN_SET = {
+    "auc": "chance that an unknown individual is given a higher probability of being new than a known one (AUC; 0.5 is a guess)",
+    "n_known": "photographs of known individuals",
+    "accuracy_known": "share of these that are taken for known",
+    "first_right_known": "share of these whose first name is right",
+    "n_unknown": "photographs of unknown individuals",
+    "accuracy_unknown": "share of these that are taken for new",
+    "first_right_unknown": "share of these whose first answer is “new”",
+    "brier": "mean squared error of the probability (Brier score; 0 is best)",
+    "calibration_error": "mean gap between the probability and how often it comes true (calibration error; 0 is best)",
+}
 PROTOCOLS = {
     "whale": "whole individuals are held out: no individual that is asked was seen in training, and no query meets a photograph of its own encounter",
     "encounter": "whole encounters are held out, and the database is the training photographs",
@@ -70,7 +81,8 @@ def contents(run: Path) -> dict:
     return {
         "name": run.resolve().name, "score": score, "manifest": manifest, "folds": folds, "of_names": of_names,
         "titles": NAME_TITLES if of_names else TITLES, "meanings": NAME_MEANINGS if of_names else MEANINGS,
-        "fold_scores": fold_scores, "scenarios": scenarios, "scenario_drawing": draw_scenarios(scenarios) if scenarios else None,
+        "fold_scores": fold_scores, "open_set": open_set({fold: each["open_set"] for fold, each in fold_scores.items() if "open_set" in each}),
+        "scenarios": scenarios, "scenario_drawing": draw_scenarios(scenarios) if scenarios else None,
         "learning": {fold: learning(run, fold) for fold in folds}, "steps": steps(run / "summary.csv"),
         "timings": present(folds, lambda fold: read_object(run / f"fold{fold}" / "timings.json")),
         "rankings": [] if of_names else rankings(run, folds),
@@ -103,16 +115,31 @@ def read_score(path: Path) -> dict | None:
     if score is None:
         return None
     values = [(key, part.get(key, "")) for part in [score, *score["scenarios"].values()] for key in [*MEASURES, "n_queries"]]
+    if "open_set" in score:
+        values += [(f"open_set: {key}", score["open_set"].get(key, "")) for key in OPEN_SET]
     for key, value in values + [("ci95", bound) for bound in score["ci95"] or []]:
         if not isinstance(value, (int, float, type(None))):
             raise InputError(f"{path}: {key} is {value!r}, not a number; write the file again")
     return score
 
 
+def open_set(figures: dict[int, dict]) -> dict | None:
+    """The folds that have these figures, and a row in words for each that one of them has, with a text a fold."""
+    shown = {words: [(count if key.startswith("n_") else number)(each[key]) for each in figures.values()] for key, words in OPEN_SET.items()}
+    sure = [each.get("wrong_above") or {} for each in figures.values()]
+    for least in sorted({least for each in sure for least in each}):
+        shown[f"wrong ones among the names that are at least {100 * float(least):.0f} % sure"] = [
+            "{1:,} of {0:,}".format(*each[least]) if least in each else "–" for each in sure]
+    rows = {words: texts for words, texts in shown.items() if set(texts) != {"–"}}
+    return {"folds": list(figures), "rows": rows} if figures else None
+
+
 def scenario_rows(score: dict, manifest: dict | None) -> list[dict]:
-    """The scores of each scenario of each fold, with what it asks as the manifest has it."""
+    """The scores of each scenario of each fold, with what it asks as the manifest has it; a whole fold is none."""
     rows = []
     for name, means in score["scenarios"].items():
+        if name.rstrip("/") in score.get("folds", {}):
+            continue
         fold, _, scenario = name.rpartition("/")
         asked = (manifest or {"folds": {}})["folds"].get(fold.removeprefix("fold"), {}).get("scenarios", {}).get(scenario, {})
         label = f"fold {fold.removeprefix('fold')} {scenario}".strip() if fold else scenario

@@ -1,4 +1,5 @@
-"""The table at the end of a run: the folds' scores pooled, seconds and memory of each step, and where every file is.
+"""The table at the end of a run: the folds' scores pooled, `open_set` of each fold that has it, seconds and memory of each
+step, and where every file is.
 
     python -m eval.summary RUN
 
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from eval import openset
 from eval.files import InputError, read_json, read_table, run, write_json
 from eval.score import read_per_query, show, summarise
 
@@ -42,6 +44,9 @@ def main() -> None:
     write_json(summary, path / "score.json")
     print()
     show(summary)
+    for name, score in summary["folds"].items():
+        if "open_set" in score:
+            openset.show(score["open_set"], f"{name}, open set")
     steps = read_table(path / "summary.csv", ["step", "seconds", "peak_mb"])
     print("\n" + steps.to_string(index=False))
     print(f"\n{path}/report.html             the page to look at")

@@ -94,7 +94,8 @@ class Batches:
 def by_whale(labels: np.ndarray, each: int, random: np.random.Generator, numbers: np.ndarray) -> np.ndarray:
     """As many of `numbers` (n,) as there are and more, `each` of one whale side by side, the whales in turn in an order drawn anew
     each time: every whale comes alike often, and its images by turns. `labels` (n,) are the whales of `numbers`."""
-    _, whale, count = np.unique(labels, return_inverse=True, return_counts=True)
+    alone = np.where(labels < 0, -1 - np.arange(len(labels)), labels)  # each unknown one is a whale of its own
+    _, whale, count = np.unique(alone, return_inverse=True, return_counts=True)
     grouped, start = numbers[np.argsort(whale, kind="stable")], np.cumsum(count) - count
     rounds = -(-len(numbers) // (each * len(count)))
     turns = np.concatenate([random.permutation(len(count)) for _ in range(rounds)])  # whales

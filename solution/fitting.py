@@ -237,7 +237,7 @@ def trial(spec: recipe.Spec, training: TrainingSet, seed: int, device: str) -> T
         start = time.perf_counter()
         for batch in fitting.loader:
             fitting.checked(fitting.step(*batch))
-        seconds.append(time.perf_counter() - start)
+        seconds.append((time.perf_counter() - start) / max(1, fitting.batches.steps))
     if device == "cuda":
         return min(seconds[1:]), torch.cuda.max_memory_allocated() / 2**20
     return min(seconds[1:]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

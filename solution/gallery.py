@@ -16,6 +16,7 @@ from solution import images, rank, recipe
 from solution.files import STRICT, Complaints, InputError, arrays, write_arrays
 
 BOX = ["x0", "y0", "x1", "y1"]
+UNKNOWN = "new_whale", "new_individual"  # as the competitions call whales that nobody knows
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,16 @@ def labelled(data: Path, complaints: Complaints = STRICT) -> pd.DataFrame:
     table = images.listed(data, complaints).reset_index(drop=True)
     if "whale_id" not in table:
         raise InputError(f"{data}/metadata.csv: column whale_id is missing; a gallery needs to know its individuals")
+    check_names(table, data)
     return with_digests(table)
+
+
+def check_names(table: pd.DataFrame, data: Path) -> None:
+    """InputError where a whale_id cannot stand in a submission, or is a word for unknown whales."""
+    for line, whale_id in images.lines(table.whale_id.str.contains(r"\s"), table.whale_id):
+        raise InputError(f"{data}/metadata.csv: line {line}: whale_id {whale_id!r} holds a space, which stands between names in a submission; write {'_'.join(whale_id.split())!r}")
+    for line, whale_id in images.lines(table.whale_id.isin(UNKNOWN), table.whale_id):
+        raise InputError(f"{data}/metadata.csv: line {line}: whale_id {whale_id!r} is no individual; leave it empty where the whale is unknown")
 
 
 def with_digests(table: pd.DataFrame) -> pd.DataFrame:
@@ -99,10 +109,11 @@ class Classifier:
         return ((plain + embeddings["mirror"]) / 2 if "mirror" in embeddings else plain) @ self.weight.T + self.bias
 
 
-def read_classifier(weights: Path, name: str) -> Optional[Classifier]:
-    path = weights / "classifier" / f"{name}.npz"
-    if not path.is_file():
+def read_classifier(weights: Path, spec: recipe.Spec) -> Optional[Classifier]:
+    """The total classifier of a model; None where its recipe has none."""
+    if not spec.head.total:
         return None
+    path = weights / "classifier" / f"{spec.name}.npz"
     found = arrays(path, ("whale_id", "weight", "bias"))
     if found["weight"].ndim != 2 or not len(found["weight"]) == len(found["bias"]) == len(found["whale_id"]):
         raise InputError(f"{path}: needs whale_id (k), weight (k, width) and bias (k)")

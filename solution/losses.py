@@ -39,7 +39,8 @@ def ring(features: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
 class Centre(nn.Module):
     """Half the mean squared distance of features (n, width) to their class's centre, 0.5 * mean(||x - c_y||^2).
 
-    No gradient moves the centres: in training each goes RATE of the class mean of c - x back, after the loss was taken.
+    No gradient moves the centres: in training each goes RATE of the class mean of c - x back, after the loss was taken. Of several
+    processes each sees its own share of a batch, and the first one's centres count.
     Wen et al., A Discriminative Feature Learning Approach for Deep Face Recognition.
     """
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from solution import embed, gallery, images, naming, recipe
 from solution.device import chosen
-from solution.files import InputError, whole
+from solution.files import Complaints, InputError, whole
 
 TILE, GAP, LINE = 240, 8, 18  # pixels
 INK, PAPER, EMPTY = "#1b1b1b", "#ffffff", "#d0d0d0"
@@ -23,15 +23,18 @@ def show(photographs: List[Path], weights: Path, further: Optional[Path], pictur
         raise InputError(f"{missing[0]}: no such photograph")
     if picture and picture.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         raise InputError(f"--picture: {picture} must end in .jpg or .png")
-    specs = recipe.specs(weights)
+    specs, complaints = recipe.specs(weights), Complaints(strict=False)
     paths = [os.path.realpath(path) for path in photographs]
-    asked = naming.Naming(weights, specs, pd.DataFrame({"image_id": paths, "path": paths}, dtype=object), further)
-    pixels = embed.Pixels(asked.table, further or weights, embed.views(specs), workers=0)
+    asked = naming.Naming(weights, specs, pd.DataFrame({"image_id": paths, "path": paths}, dtype=object), further, complaints)
+    pixels = embed.Pixels(asked.table, further or weights, embed.views(specs), 0, complaints)
     embeddings = embed.embed(pixels, specs, embed.Engines(weights, chosen(device)), asked.table.image_id.to_numpy(str))
-    evidence, queries = asked.evidence(specs, embeddings, set())
-    names, chance = asked.named(evidence, queries, known_only=True)
-    nearest = nearest_photographs(evidence, queries, names)
-    new = asked.identification.new
+    readable = [number for number in range(len(photographs)) if number not in pixels.told]
+    if not readable:
+        raise InputError(f"{photographs[0]}: not a readable image; there is no other photograph to name")
+    evidence, queries = asked.evidence(specs, embeddings, pixels.told)
+    names, chance = (part[readable] for part in asked.named(evidence, queries, known_only=True))
+    nearest = nearest_photographs(evidence, {model: {key: rows[readable] for key, rows in parts.items()} for model, parts in queries.items()}, names)
+    photographs, new = [photographs[number] for number in readable], asked.identification.new
     for path, name, row, image in zip(photographs, names, chance, nearest):
         print(f"{path}: {new} {row[-1]:.0%}")
         for place in range(names.shape[1] - 1):

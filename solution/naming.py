@@ -3,6 +3,7 @@
 A model counts once all its passes over the photographs are done. `fallback` answers before any model.
 """
 
+import sys
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Set, Tuple
 
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from solution import embed, gallery, identify, rank, recipe
-from solution.files import STRICT, Complaints
+from solution.files import STRICT, Complaints, InputError
 
 SCORES = 1 << 25  # held at once, some 32 bytes each
 
@@ -20,7 +21,7 @@ class Evidence:
 
     def __init__(self, specs: List[recipe.Spec], weights: Path, known: gallery.Gallery) -> None:
         self.specs, self.gallery = specs, known
-        self.classifiers = [gallery.read_classifier(weights, spec.name) for spec in specs]
+        self.classifiers = [gallery.read_classifier(weights, spec) for spec in specs]
         named = [known.whale_id.astype(str)] + [classifier.whale_id for classifier in self.classifiers if classifier]
         self.individuals = np.setdiff1d(np.concatenate(named), "")
         self.column = np.where(known.whale_id == "", len(self.individuals), np.searchsorted(self.individuals, known.whale_id.astype(str)))
@@ -28,7 +29,10 @@ class Evidence:
 
     def similarity(self, queries: Dict[str, rank.Embeddings]) -> np.ndarray:
         """(q, k + 1): the models' mean of (2 - d) / 2, unknown individuals in the last column."""
-        parts = (gallery.unit_rows(spec, queries[spec.name]) for spec in self.specs)
+        parts = [gallery.unit_rows(spec, queries[spec.name]) for spec in self.specs]
+        for spec, rows in zip(self.specs, parts):
+            if rows.shape[1] != self.gallery.embeddings[spec.name].shape[1]:
+                raise InputError(f"gallery/{spec.name}.npz: embeddings of {self.gallery.embeddings[spec.name].shape[1]} numbers, the model gives {rows.shape[1]}; was it made with other weights?")
         return sum(weight * identify.similarities(rows, self.gallery.embeddings[spec.name], self.column, len(self.individuals))
                    for weight, spec, rows in zip(self.weights.astype(np.float32), self.specs, parts))
 
@@ -39,6 +43,8 @@ class Evidence:
             return None
         mean = np.zeros((len(queries[self.specs[0].name]["plain"]), len(self.individuals)), np.float32)
         for weight, spec, classifier in having:
+            if classifier.weight.shape[1] != queries[spec.name]["plain"].shape[1]:
+                raise InputError(f"classifier/{spec.name}.npz: weights for {classifier.weight.shape[1]} numbers, the model gives {queries[spec.name]['plain'].shape[1]}; was it made with other weights?")
             columns = np.searchsorted(self.individuals, classifier.whale_id)
             mean[:, columns] += np.float32(weight) * identify.probabilities(classifier.logits(queries[spec.name]), temperature)
         return mean / np.float32(sum(weight for weight, _, _ in having))
@@ -50,7 +56,7 @@ class Naming:
     `table` lists what is to be embedded: the photographs that are asked, then those of `further` that the weights' gallery lacks.
     """
 
-    untrained = "names the most photographed individuals, of no model"
+    untrained, trained = "names the most photographed individuals, of no model", "names with "
 
     def __init__(self, weights: Path, specs: List[recipe.Spec], asked: pd.DataFrame, further: Optional[Path], complaints: Complaints = STRICT) -> None:
         self.weights, self.asked = weights, asked
@@ -89,6 +95,8 @@ class Naming:
         told, n = self.identification, len(self.asked)
         seen = Seen(evidence, queries, told)
         groups = self.asked.species.to_numpy(str) if told.by_species and "species" in self.asked else np.full(n, "")
+        if told.by_species and "species" not in self.asked:
+            print("metadata.csv: has no species; the share of new individuals holds over all photographs", file=sys.stderr)
         shift = np.zeros(n) if told.new_share is None or known_only else seen.shift(groups)
         columns, chance = zip(*(seen.best(part, shift[part], known_only) for part in seen.blocks()))
         return np.append(evidence.individuals, told.new).astype(object)[np.concatenate(columns)], np.concatenate(chance)
@@ -150,8 +158,18 @@ class Seen:
         return columns, np.take_along_axis(chance, columns, axis=1)
 
 
-def chances_of_ranking(submission: pd.DataFrame, identification: identify.Identification) -> pd.DataFrame:
-    """The chance that a query's whale is not in its database, by the best row of each query: query_id, Id, probability."""
+def chances_of_ranking(submission: pd.DataFrame, image_of: pd.Series, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings], identification: identify.Identification) -> pd.DataFrame:
+    """The chance that a query's whale is not in its database, by the best row of each query: query_id, Id, probability.
+
+    `image_of`: the photograph of each query_id. The similarity is the models' mean of (2 - d) / 2, as the chance was fitted.
+    """
     first = submission.drop_duplicates("query_id")
-    similarity = 1 - np.sqrt(1 - first.score.to_numpy(float).clip(0, 1))  # (2 - d) / 2 where the score is (1 + cos) / 2
+    row = pd.Series(np.arange(len(embeddings[specs[0].name]["image_id"])), embeddings[specs[0].name]["image_id"])
+    query, match = row[image_of[first.query_id]].to_numpy(), row[first.database_image_id].to_numpy()
+    total = sum(spec.predict.weight for spec in specs)
+    similarity = np.zeros(len(first))
+    for spec in specs:
+        rows = gallery.unit_rows(spec, embeddings[spec.name])
+        cosine = np.einsum("ij,ij->i", rows[query], rows[match])
+        similarity += spec.predict.weight / total * (1 - np.sqrt(2 - 2 * cosine.clip(-1, 1)) / 2)
     return pd.DataFrame({"query_id": first.query_id.to_numpy(), "Id": identification.new, "probability": identify.chance_new_of_best(similarity, identification)})

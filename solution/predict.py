@@ -29,7 +29,7 @@ from solution.files import Complaints, Failure, InputError, natural, part, run, 
 class Ranking:
     """The answers where scenarios ask: rows of database images."""
 
-    untrained = "is in the database's order, of no model"
+    untrained, trained = "is in the database's order, of no model", "ranks with "
 
     def __init__(self, data: Path, weights: Path, complaints: Complaints) -> None:
         self.scenarios, self.data, self.weights, self.complaints = scenarios.read(data, complaints), data, weights, complaints
@@ -54,7 +54,10 @@ class Ranking:
         rows = rank.combined([(spec.predict, embeddings[spec.name]) for spec in specs])
         submission = rank.submission(self.scenarios, self.table.image_id.to_numpy(str), rows)
         path = self.weights / "identify.json"
-        return submission, naming.chances_of_ranking(submission, identify.read(path)) if path.is_file() else None
+        if not path.is_file():
+            return submission, None
+        image_of = pd.concat([pd.Series(scenario.query_image_ids, scenario.query_ids) for scenario in self.scenarios])
+        return submission, naming.chances_of_ranking(submission, image_of, specs, embeddings, identify.read(path))
 
 
 Asked = Union[Ranking, naming.Naming]
@@ -86,7 +89,7 @@ class Submission:
         if self.probabilities and probabilities is not None:
             write_table(probabilities, self.probabilities)
         lacking = [spec for spec in used if spec.predict.mirror != "off" and "mirror" not in self.embeddings[spec.name]]
-        self.state = "ranks with " + ", ".join(spec.name + " (no mirror images)" * (spec in lacking) for spec in used)
+        self.state = self.asked.trained + ", ".join(spec.name + " (no mirror images)" * (spec in lacking) for spec in used)
         self.status = 0
         self.seconds += time.perf_counter() - start
 
@@ -123,6 +126,8 @@ def predict(args: argparse.Namespace, started: Optional[float] = None) -> None:
     start, deadline, complaints = time.perf_counter(), Deadline(args.time_limit, started), Complaints(args.strict)
     asked = asked_of(args, complaints)
     submission = Submission(args.output, args.probabilities, asked)
+    if args.probabilities:
+        args.probabilities.unlink(missing_ok=True)  # those of an earlier run would be taken for this one's
     if not args.strict:
         submission.begin()
     deadline.guard(submission.end)

@@ -16,16 +16,17 @@ import pandas as pd
 
 from solution import images
 from solution.files import InputError, read_table, run, write_table
+from solution.gallery import UNKNOWN
 
 
-def confident(probabilities: Path, new: str, confidence: float) -> pd.Series:
+def confident(probabilities: Path, confidence: float) -> pd.Series:
     """The name of each photograph (by its base name) whose best name is a known individual of at least this probability."""
     table = read_table(probabilities, ["Id", "probability"])
     table["probability"] = pd.to_numeric(table.probability, errors="coerce")
     if not table.probability.between(0, 1).all():
         raise InputError(f"{probabilities}: line {int((~table.probability.between(0, 1)).to_numpy().argmax()) + 2}: probability is not a number between 0 and 1")
     best = table.sort_values("probability", ascending=False, kind="stable").drop_duplicates(table.columns[0])
-    return best[(best.Id != new) & (best.probability >= confidence)].set_index(table.columns[0]).Id
+    return best[~best.Id.isin(["", *UNKNOWN]) & (best.probability >= confidence)].set_index(table.columns[0]).Id.astype(object)
 
 
 def joined(data: Path, asked: Path, names: pd.Series) -> pd.DataFrame:
@@ -35,6 +36,9 @@ def joined(data: Path, asked: Path, names: pd.Series) -> pd.DataFrame:
     others = others.assign(whale_id=image.mask(image.duplicated()).map(names)).dropna(subset="whale_id")  # the first of a name is what was asked
     others["image_id"] = "pseudo-" + others.image_id
     both = pd.concat([labelled, others], ignore_index=True).fillna("")
+    missing = [path for path in both.path if not os.path.isfile(path)]
+    if missing:
+        raise InputError(f"{missing[0]}: no such image; metadata.csv names it")
     inside = [os.path.relpath(path, os.path.realpath(data)) for path in labelled.path] + ["pseudo/" + os.path.basename(path) for path in others.path]
     return both.assign(file=both.path, path=inside)
 
@@ -73,10 +77,11 @@ def main() -> None:
     parser.add_argument("--asked", type=Path, required=True, help="data directory that the probabilities are about")
     parser.add_argument("--probabilities", type=Path, required=True, help="what python -m solution.predict --probabilities wrote")
     parser.add_argument("--confidence", type=float, default=0.8, help="least probability of a name that is taken in (default 0.8)")
-    parser.add_argument("--new", default="new_whale", help="what a new individual is called there")
     parser.add_argument("--output", type=Path, required=True, help="the data directory to make")
     args = parser.parse_args()
-    names = confident(args.probabilities, args.new, args.confidence)
+    if not 0 < args.confidence <= 1:
+        raise InputError(f"--confidence: {args.confidence} is no probability; it must be above 0 and at most 1")
+    names = confident(args.probabilities, args.confidence)
     table = joined(args.data, args.asked, names)
     write(table, args.output)
     print(f"{args.output}: {len(table)} photographs, {table.image_id.str.startswith('pseudo-').sum()} of them named with a probability of {args.confidence} or more")

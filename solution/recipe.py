@@ -29,6 +29,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require(self.protocol in PROTOCOLS, "protocol", self.protocol, "one of " + ", ".join(PROTOCOLS))
+        classifies = any(spec.head.total for spec in self.models)
+        require(self.identify.by != "classifier" or classifies, "identify.by", self.identify.by, "both or neighbours where no model has head.total true")
 
 
 def nearest(word: str, words: List[str]) -> str:

@@ -24,7 +24,7 @@ from typing import Callable, List, Optional
 import numpy as np
 import pandas as pd
 
-from solution import images, recipe
+from solution import gallery, images, recipe
 from solution.device import chosen, default_workers
 from solution.files import InputError, natural, read_json, run, seconds, write_json
 
@@ -44,13 +44,6 @@ def labelled(data: Path) -> pd.DataFrame:
     if missing:
         raise InputError(f"{missing[0]}: no such image; {data}/metadata.csv names it (and {len(missing) - 1} others that are missing)")
     return table.reset_index(drop=True)
-
-
-def one_word(table: pd.DataFrame, data: Path) -> None:
-    """InputError where a name holds a space: in a submission spaces stand between names."""
-    several = table.whale_id[table.whale_id.str.contains(r"\s")]
-    if len(several):
-        raise InputError(f"{data}/metadata.csv: line {several.index[0] + 2}: whale_id {several.iloc[0]!r} holds a space, which stands between names in a submission; write {'_'.join(several.iloc[0].split())!r}")
 
 
 def fingerprint(table: pd.DataFrame) -> str:
@@ -109,6 +102,19 @@ def unchanged(args: argparse.Namespace, chosen_recipe: recipe.Recipe, table: pd.
             raise InputError(f"{args.output}/provenance.json: its weights were begun with another {key}; go on with that, or choose another --output")
 
 
+def otherwise(weights: Path, chosen_recipe: recipe.Recipe, trail: dict) -> bool:
+    """Whether finished weights were to name in another way, on another inner fold or with another gallery."""
+    made = read_json(weights / "provenance.json")
+    return recipe.load(str(weights / "recipe.yaml")).identify != chosen_recipe.identify or any(made.get(key) != trail[key] for key in ("inner", "gallery"))
+
+
+def apart(table: pd.DataFrame, asked: pd.DataFrame, args: argparse.Namespace) -> None:
+    """InputError where a photograph of the inner fold is one of those that train."""
+    both = np.intersect1d(table.image_id.to_numpy(str), asked.image_id.to_numpy(str))
+    if len(both):
+        raise InputError(f"--validate: {args.validate} asks for {both[0]}, which is in {args.data} too (and {len(both) - 1} others); train on the train part of that fold")
+
+
 def checkpoint(weights: Path, spec: recipe.Spec) -> Path:
     weights = weights.resolve()  # `.` has no name
     return weights.with_name(weights.name + ".resume") / f"{spec.name}.npz"
@@ -122,22 +128,27 @@ def train(args: argparse.Namespace) -> None:
     from solution import validate  # and torch: seconds that a wrong argument does not wait for
 
     inner = validate.inner_fold(args.validate)
+    further = validate.further_gallery(args.gallery)
+    if inner is not None:
+        apart(table, inner.asked, args)
     device = chosen(args.device)
     workers = default_workers(device) if args.workers is None else args.workers
     if inner is not None or chosen_recipe.protocol == "identify":
-        one_word(table, args.data)
+        gallery.check_names(table, args.data)
     if args.dry_run:
         return dry_run(todo, table, args, device)
-    if first() and (todo or recipe.load(str(args.output / "recipe.yaml")).identify != chosen_recipe.identify):
+    trail = {**provenance(args, table, device), **{name: None if data is None else fingerprint(data) for name, data in (("inner", inner and inner.asked), ("gallery", further))}}
+    if first() and (todo or otherwise(args.output, chosen_recipe, trail)):
         (args.output / "identify.json").unlink(missing_ok=True)  # fitted for other weights, or otherwise than is wanted now
+        shutil.rmtree(args.output / "gallery", ignore_errors=True)
         recipe.save(chosen_recipe, args.output / "recipe.yaml")
-        write_json(provenance(args, table, device), args.output / "provenance.json")
+        write_json(trail, args.output / "provenance.json")
     for number, spec in enumerate(todo):
         if not train_one(spec, table, args, device, workers, started):
             print(f"stopped by --time-limit in {spec.name}, {len(todo) - number} of {len(chosen_recipe.models)} models to finish; the same command with --resume goes on")
             return
-    if first() and (inner is not None or chosen_recipe.protocol == "identify"):
-        ship_gallery(args, chosen_recipe, inner, device, workers)
+    if first() and (inner is not None or further is not None or chosen_recipe.protocol == "identify"):
+        ship_gallery(args, chosen_recipe, inner, further, device, workers)
     print(f"{args.output}: {', '.join(spec.name for spec in todo) or 'nothing left to do'}{' trained' if todo else ''}")
 
 
@@ -165,7 +176,7 @@ def validation_of(fold: Optional[Path], spec: recipe.Spec, device: str, workers:
     return None if fold is None or validate.inner_fold(fold) else validate.validation(fold, spec, device, workers)
 
 
-def ship_gallery(args: argparse.Namespace, chosen_recipe: recipe.Recipe, inner, device: str, workers: int) -> None:
+def ship_gallery(args: argparse.Namespace, chosen_recipe: recipe.Recipe, inner, further, device: str, workers: int) -> None:
     """Puts the gallery of the trained models beside them, and what is fitted on the inner fold."""
     from solution import validate
 
@@ -175,7 +186,7 @@ def ship_gallery(args: argparse.Namespace, chosen_recipe: recipe.Recipe, inner, 
     if missing:
         print(f"{args.output}: the gallery waits for {', '.join(missing)}")
     elif not all((args.output / name).is_file() for name in wanted):
-        validate.ship(args.output, specs, chosen_recipe.identify, args.data, inner, args.gallery, device, workers)
+        validate.ship(args.output, specs, chosen_recipe.identify, args.data, inner, further, device, workers)
 
 
 def timer(started: float, limit: Optional[float]) -> Callable[[], bool]:

@@ -70,7 +70,18 @@ def inner_fold(fold: Optional[Path]) -> Optional[Inner]:
     return Inner(asked.assign(image_id=labels.original_image_id.to_numpy(), whale_id=labels.whale_id.to_numpy()), truth[image].replace("new_whale", "").to_numpy(str))
 
 
-def ship(weights: Path, specs: List[recipe.Spec], wanted: recipe.Identify, data: Path, inner: Optional[Inner], further: Optional[Path], device: str, workers: int) -> None:
+def further_gallery(data: Optional[Path]) -> Optional[pd.DataFrame]:
+    """The photographs of a further gallery, read and checked; None where there is none."""
+    if data is None:
+        return None
+    table = gallery.labelled(data)
+    missing = table.path[table.digest == ""]
+    if len(missing):
+        raise InputError(f"{missing.iloc[0]}: no such image; {data}/metadata.csv names it")
+    return table
+
+
+def ship(weights: Path, specs: List[recipe.Spec], wanted: recipe.Identify, data: Path, inner: Optional[Inner], further: Optional[pd.DataFrame], device: str, workers: int) -> None:
     """Writes WEIGHTS/gallery, and WEIGHTS/identify.json as fitted on the photographs of an inner fold against those of `data`.
 
     The gallery holds the photographs of `data`, those of the fold, and those of `further`, whose names count most.
@@ -83,9 +94,8 @@ def ship(weights: Path, specs: List[recipe.Spec], wanted: recipe.Identify, data:
         identify.write(fitted(weights, specs, wanted, known, queries, inner.names), weights / "identify.json")
         known = gallery.enlarged(known, asked, {spec.name: gallery.unit_rows(spec, queries[spec.name])[gallery.unseen(asked, known)] for spec in specs})
     if further is not None:
-        table = gallery.labelled(further)
-        new = embedded(table[gallery.unseen(table, known)], further, specs, engine_of, workers)
-        known = gallery.enlarged(known, table, new.embeddings)
+        new = embedded(further[gallery.unseen(further, known)], data, specs, engine_of, workers)
+        known = gallery.enlarged(known, further, new.embeddings)
     gallery.write(known, weights)
 
 

@@ -89,7 +89,7 @@ class OfNames(Judge):
 
     def answering(self, weights: Path) -> Answering:
         asked = naming.Naming(weights, list(self.specs.values()), self.table, None)
-        return lambda parts, names: asked.answers([self.specs[name] for name in names], parts)[0]
+        return lambda parts, names: asked.answers([self.specs[name] for name in names], parts, set())[0]
 
     def value(self, answers: pd.DataFrame) -> float:
         return float(score.score_labels(answers, self.truth, []).per_query.map5_individuals.mean())

@@ -81,14 +81,16 @@ def test_no_gallery_and_one_that_lacks_a_model_are_refused(tmp_path):
     assert "gallery/another.npz" in refusal(gallery.read, tmp_path, ["m", "another"])
 
 
-def test_a_classifier_is_read_as_it_was_written_and_none_where_there_is_none(tmp_path):
+def test_a_classifier_is_read_as_it_was_written_where_the_model_has_one(tmp_path):
     before = gallery.Classifier(np.array(["a", "b", "c"]), unit_rows(3, 6), np.arange(3, dtype=np.float32))
     gallery.write_classifier(before, tmp_path, "m")
-    after = gallery.read_classifier(tmp_path, "m")
+    classifies, other = tiny("m", 0, 32, head={"total": True}), tiny("another", 0, 32, head={"total": True})
+    after = gallery.read_classifier(tmp_path, classifies)
     assert all(np.array_equal(getattr(before, key), getattr(after, key)) for key in ("whale_id", "weight", "bias"))
-    assert gallery.read_classifier(tmp_path, "another") is None
+    assert gallery.read_classifier(tmp_path, tiny("m", 0, 32)) is None
+    assert "classifier/another.npz" in refusal(gallery.read_classifier, tmp_path, other)
     np.savez(tmp_path / "classifier" / "m.npz", whale_id=before.whale_id, weight=before.weight, bias=before.bias[1:])
-    assert "classifier/m.npz: needs whale_id (k), weight (k, width) and bias (k)" in refusal(gallery.read_classifier, tmp_path, "m")
+    assert "classifier/m.npz: needs whale_id (k), weight (k, width) and bias (k)" in refusal(gallery.read_classifier, tmp_path, classifies)
 
 
 def test_logits_are_of_the_mean_of_image_and_mirror_image():

@@ -188,8 +188,31 @@ def test_a_row_that_changes_is_made_anew_and_another_files_row_stays_on_disk_alo
     told, standing, table = climb({"base": {}, "named": {"identify": {"by": "neighbours"}}})
     assert told == COMMANDS  # on the weights that it has
     assert list(standing.row) == ["base", "named"] and sorted(table.row) == ["base", "long", "named"]
-    _, standing, table = climb({"base": FAILING, "named": {"identify": {"by": "neighbours"}}})
-    assert list(standing.row) == ["named"] and "base" not in set(table.row)
+
+
+def test_a_row_whose_training_changed_is_trained_anew_in_a_directory_of_its_own(climb, nested, capsys):
+    climb(ROWS)
+    stale = nested.keep / "long" / "weights" / "b.npz"
+    stale.write_text("of the old recipe")
+    told, standing, table = climb({**ROWS, "long": {"models": {"c": {}}}})
+    assert told == TRAINED and not stale.exists() and (nested.keep / "named" / "weights" / "a.npz").exists()
+    assert list(standing.row) == list(ROWS) == list(table.row)
+    assert f"long: shared or models changed; {nested.keep / 'long'} is removed" in capsys.readouterr().err
+
+
+def test_an_old_result_stays_in_the_table_until_the_new_one_is_there(climb):
+    _, _, before = climb(ROWS)
+    _, standing, table = climb({**ROWS, "base": FAILING})
+    assert list(standing.row) == ["named", "long"] and table.equals(before)
+    told, standing, table = climb({**ROWS, "base": {"shared": {"train": {"epochs": 5}}}})
+    assert told == TRAINED and sorted(standing.row) == sorted(table.row) == sorted(ROWS)
+
+
+def test_weights_are_not_taken_from_a_row_that_was_since_made_with_another_recipe(climb):
+    climb({"base": {}})
+    climb({"base": FAILING})
+    told, standing, _ = climb(ROWS, "named")  # the result of `base` stands, its weights are gone
+    assert told == TRAINED and list(standing.row) == ["base", "named"]
 
 
 def test_rows_can_be_made_one_by_one_and_are_shown_in_the_order_of_the_file(climb):
@@ -263,7 +286,7 @@ def test_a_toy_ladder_from_end_to_end(tmp_path):
     assert list(table.index) == ["plain", "share"] and [line.split()[1] for line in done.stdout.splitlines()[2:]] == ["plain", "share"]
 
     work = tmp_path / "ladder"
-    for name in ("tiny.npz", "tiny.log.csv", "provenance.json"):
+    for name in ("tiny.npz", "tiny.log.csv"):
         assert (work / "plain" / "weights" / name).read_bytes() == (work / "share" / "weights" / name).read_bytes()
     fitted = {name: json.loads((work / name / "weights" / "identify.json").read_text()) for name in table.index}
     assert fitted["plain"]["new_share"] is None and fitted["share"]["new_share"] == 0.3

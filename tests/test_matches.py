@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from solution.files import run
 from test_embed import tiny
 
 ROOT = Path(__file__).parents[1]
-SPECS = (toy_names.striped("first", 0, 48), tiny("third", 1, 32, predict={"mirror": "average", "weight": 2.0}))
+SPECS = (toy_names.striped("first", 0, 48), tiny("third", 1, 32, head={"total": True}, predict={"mirror": "average", "weight": 2.0}))
 NAMES = ["first", "third"]
 TILE, GAP, LINE = 240, 8, 18
 
@@ -102,7 +103,7 @@ def test_several_photographs_at_once_get_the_answers_that_each_gets_alone(fold, 
 def test_a_photograph_of_the_gallery_itself_is_named_first_with_its_own_image(fold, asked, tmp_path):
     row = pd.read_csv(fold / "train" / "metadata.csv").dropna(subset=["whale_id"]).iloc[0]
     weights = shutil.copytree(fold / "weights", tmp_path / "weights")
-    shutil.rmtree(weights / "classifier")
+    identify.write(replace(identify.read(weights / "identify.json"), c3=0.0), weights / "identify.json")
     status, lines, _ = asked(fold / "train" / row.path, weights=weights)
     assert status == 0 and lines[1].endswith(f"%  {row.whale_id}, nearest in {row.image_id}")
 
@@ -200,7 +201,10 @@ def test_a_photograph_that_is_not_there_or_cannot_be_read_is_one_line(fold, aske
     good = photographs(fold, 1)[0]
     one_line(asked(good, tmp_path / "none.jpg"), f"{tmp_path}/none.jpg: no such photograph")
     (tmp_path / "broken.jpg").write_bytes(good.read_bytes()[:300])
-    one_line(asked(good, tmp_path / "broken.jpg"), f"{tmp_path}/broken.jpg: not a readable image")
+    status, _, warned = asked(tmp_path / "broken.jpg")
+    assert status == 2 and warned.endswith(f"error: {tmp_path}/broken.jpg: not a readable image; there is no other photograph to name\n")
+    status, lines, warned = asked(tmp_path / "broken.jpg", good)
+    assert status == 0 and lines == asked(good)[1] and "broken.jpg: not a readable image" in warned
     one_line(asked(tmp_path), "no such photograph")
 
 

@@ -19,7 +19,7 @@ from solution.engines import TorchEngine
 from solution.files import run
 from test_embed import tiny
 
-SPECS = (toy_names.striped("first", 0, 48), tiny("bare", 1, 32, predict={"weight": 2.0}), tiny("third", 2, 32, predict={"mirror": "average"}))
+SPECS = (toy_names.striped("first", 0, 48), tiny("bare", 1, 32, predict={"weight": 2.0}), tiny("third", 2, 32, head={"total": True}, predict={"mirror": "average"}))
 NAMES = ["first", "bare", "third"]
 
 
@@ -172,7 +172,7 @@ def test_a_model_that_does_not_get_in_is_left_out_and_the_others_name(fold, weig
     (weights / "bare.npz").write_bytes(content[: len(content) // 2])
     predicted(fold, tmp_path / "s.csv", "--probabilities", tmp_path / "p.csv", "--embeddings", tmp_path / "e", weights=weights)
     said = capsys.readouterr()
-    assert "warning: bare: left out: " in said.err and said.out.endswith("; ranks with first, third\n")
+    assert "warning: bare: left out: " in said.err and said.out.endswith("; names with first, third\n")
     known = naive_names.Weights(weights, ["first", "third"])
     assert list(answers(tmp_path / "s.csv").values()) == [naive_names.five(scores) for scores in expected(tmp_path, known, ["first", "third"])]
     for file in [*weights.glob("bare.*"), weights / "gallery" / "bare.npz"]:
@@ -415,11 +415,15 @@ def test_of_fewer_than_five_individuals_no_name_is_told_twice(tmp_path):
     np.testing.assert_allclose(chance[:, :3].sum(axis=1) + chance[:, -1], 1, atol=1e-9)
 
 
-def test_the_chance_that_a_ranked_querys_whale_is_not_in_the_database_is_that_of_its_best_cosine():
+def test_the_chance_that_a_ranked_querys_whale_is_not_in_the_database_is_that_of_its_best_row():
     told = identify.Identification(1.0, 0.1, 0.9, 1.0, 1.0, 0.0, None, None, 0, 10.0, 0.0, (9.0, -12.0), new="new_individual")
-    cosines = {"a": [0.9, 0.5], "b": [-0.2], "c": [1.0, 1.0]}
-    rows = [(query, "i", (1 + cosine) / 2) for query, several in cosines.items() for cosine in several]
-    found = naming.chances_of_ranking(pd.DataFrame(rows, columns=["query_id", "database_image_id", "score"]), told)
+    specs = [tiny("m", 0, 32, predict={"mirror": "off"}), tiny("n", 1, 32, predict={"mirror": "off", "weight": 3.0})]
+    embeddings = {"m": {"image_id": np.array(list("pqrs")), "plain": named_rows(4)}, "n": {"image_id": np.array(list("pqrs")), "plain": 7 * named_rows(4, seed=1)}}
+    ranked = pd.DataFrame([("a", "r", 0.9), ("a", "s", 0.5), ("b", "p", 0.4), ("c", "p", 0.8)], columns=["query_id", "database_image_id", "score"])
+    image_of = pd.Series({"c": "s", "a": "p", "b": "q"})
+    found = naming.chances_of_ranking(ranked, image_of, specs, embeddings, told)
     assert list(found.columns) == ["query_id", "Id", "probability"] and list(found.query_id) == list("abc") and set(found.Id) == {"new_individual"}
-    expected = [1 / (1 + math.exp(-(9 - 12 * (2 - math.sqrt(2 - 2 * several[0])) / 2))) for several in cosines.values()]
-    np.testing.assert_allclose(found.probability, expected, atol=1e-9)
+    for number, (query, match) in enumerate(((0, 2), (1, 0), (3, 0))):
+        similarity = [(2 - np.linalg.norm(rows[query] - rows[match])) / 2 for rows in (named_rows(4), named_rows(4, seed=1))]
+        expected = 1 / (1 + math.exp(-(9 - 12 * (similarity[0] + 3 * similarity[1]) / 4)))
+        assert found.probability[number] == pytest.approx(expected, abs=1e-5)

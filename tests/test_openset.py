@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from eval import metrics, openset, score, summary
-from eval.files import InputError
+from eval.files import InputError, write_json, write_table
 
 ROOT = Path(__file__).parents[1]
 
@@ -161,6 +161,18 @@ def test_the_command_adds_one_key_prints_it_and_the_folds_still_pool(labels):
     assert "open set" not in plain.stdout
     pooled = summary.pooled([fold])
     assert list(pooled) == [*without, "folds"] and pooled["folds"]["fold0"]["open_set"] == result["open_set"]
+
+
+def test_the_summary_of_a_run_prints_it_for_the_folds_that_have_it_alone(labels, monkeypatch, capsys):
+    per_query = score.evaluate(labels / "submission.csv", labels / "truth.csv").per_query
+    for name, more in {"fold0": {}, "fold1": {"open_set": open_set(labels, *PROBABILITIES)}}.items():
+        write_table(per_query, labels / name / "per_query.csv")
+        write_json(score.summarise(per_query, []) | more, labels / name / "score.json")
+    write(labels / "summary.csv", "step,seconds,peak_mb", "folds,1,2")
+    monkeypatch.setattr(sys, "argv", ["summary", str(labels)])
+    summary.main()
+    told = capsys.readouterr().out
+    assert "fold1, open set: AUC 0.6667" in told and "3 known whales" in told and told.count("open set") == 1
 
 
 def test_the_command_ends_with_one_line_and_status_2_where_the_file_is_malformed(labels):

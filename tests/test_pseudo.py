@@ -43,21 +43,26 @@ def asked(tmp_path):
 def test_the_best_name_counts_where_it_is_probable_enough_and_no_new_whale(tmp_path):
     rows = ["a.jpg,x,0.7", "a.jpg,y,0.2", "b.jpg,y,0.1", "b.jpg,x,0.85", "b.jpg,new_whale,0.05", "c.jpg,new_whale,0.9", "c.jpg,x,0.1",
             "d.jpg,x,0.8", "e.jpg,x,0.7999", "f.jpg,z,1"]
-    found = pseudo.confident(told(tmp_path / "p.csv", *rows), "new_whale", 0.8)
+    found = pseudo.confident(told(tmp_path / "p.csv", *rows), 0.8)
     assert found.to_dict() == {"b.jpg": "x", "d.jpg": "x", "f.jpg": "z"}
-    assert "c.jpg" in pseudo.confident(tmp_path / "p.csv", "new_individual", 0.8)
-    assert len(pseudo.confident(tmp_path / "p.csv", "new_whale", 0.0)) == 5
+    assert len(pseudo.confident(tmp_path / "p.csv", 0.001)) == 5
+    assert pseudo.confident(tmp_path / "p.csv", 1.0).to_dict() == {"f.jpg": "z"}
+
+
+@pytest.mark.parametrize("word", ["new_whale", "new_individual", ""])
+def test_no_word_for_a_new_individual_becomes_one(word, tmp_path):
+    assert pseudo.confident(told(tmp_path / "p.csv", f"a.jpg,{word},0.9", "a.jpg,x,0.1"), 0.05).empty
 
 
 def test_happywhales_column_is_read_too(tmp_path):
     path = told(tmp_path / "p.csv", "a.jpg,x,0.9", header="image,Id,probability")
-    assert pseudo.confident(path, "new_individual", 0.8).to_dict() == {"a.jpg": "x"}
+    assert pseudo.confident(path, 0.8).to_dict() == {"a.jpg": "x"}
 
 
 @pytest.mark.parametrize("value", ["1.1", "-0.1", "often", "", "nan"])
 def test_what_is_no_probability_is_refused_by_its_line(value, tmp_path):
     with pytest.raises(InputError, match="p.csv: line 3: probability is not a number between 0 and 1"):
-        pseudo.confident(told(tmp_path / "p.csv", "a.jpg,x,0.5", f"a.jpg,y,{value}"), "new_whale", 0.8)
+        pseudo.confident(told(tmp_path / "p.csv", "a.jpg,x,0.5", f"a.jpg,y,{value}"), 0.8)
 
 
 # The directory
@@ -94,7 +99,7 @@ def test_where_nothing_can_be_linked_it_is_copied(asked, tmp_path, monkeypatch):
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", elsewhere)
-    names = pseudo.confident(told(tmp_path / "p.csv", f"{asked[0]},whale001,0.95"), "new_whale", 0.8)
+    names = pseudo.confident(told(tmp_path / "p.csv", f"{asked[0]},whale001,0.95"), 0.8)
     pseudo.write(pseudo.joined(tmp_path / "data", tmp_path / "asked", names), tmp_path / "second")
     assert (tmp_path / "second" / "pseudo" / asked[0]).read_bytes() == (tmp_path / "asked" / "images" / asked[0]).read_bytes()
     assert (tmp_path / "second" / "pseudo" / asked[0]).stat().st_nlink == 1
@@ -103,7 +108,7 @@ def test_where_nothing_can_be_linked_it_is_copied(asked, tmp_path, monkeypatch):
 def test_several_boxes_in_one_photograph_stay_rows_of_their_own(asked, tmp_path):
     table = pd.read_csv(tmp_path / "data" / "metadata.csv", dtype=str).assign(x0="0", y0="0", x1="20", y1="20")
     pd.concat([table, table[:1].assign(image_id="second box", x0="5")]).to_csv(tmp_path / "data" / "metadata.csv", index=False)
-    names = pseudo.confident(told(tmp_path / "p.csv", f"{asked[0]},whale001,0.95"), "new_whale", 0.8)
+    names = pseudo.confident(told(tmp_path / "p.csv", f"{asked[0]},whale001,0.95"), 0.8)
     pseudo.write(pseudo.joined(tmp_path / "data", tmp_path / "asked", names), tmp_path / "second")
     listed = images.listed(tmp_path / "second")
     assert len(listed) == len(table) + 2 and listed.path.nunique() == len(table) + 1

@@ -151,7 +151,7 @@ def test_names_are_the_same_here_and_in_the_organisers_versions(named, tmp_path)
         except InputError as error:
             pytest.skip(str(error))
         done = rehearse(named / "submission.zip", named, tmp_path / name, "--truth", named / "truth.csv", runtime=name)
-        assert done.returncode == 0 and "ranks with bare, striped" in log(tmp_path / name), done.stderr
+        assert done.returncode == 0 and "names with bare, striped" in log(tmp_path / name), done.stderr
         told, rows = report(tmp_path / name), tmp_path / name / "submission" / "submission.csv"
         evaluation = score.evaluate(rows, named / "truth.csv")
         assert told["passed"] and told["warnings"] == [] and told["score"] == score.summarise(evaluation.per_query, []) and 0 < told["score"]["official"] < 1

@@ -262,6 +262,26 @@ def test_a_run_that_answers_with_names_says_so(tmp_path):
     write_json(summary.pooled([run / "fold0"]), run / "score.json")
     text = Page(report.report(run, tmp_path / "report.html")).text
     assert "answers with names" in text and "MAP@5, Kaggle 0.750" in re.sub(r"\s+", " ", text) and "MAP@20" not in text
+    assert "No scenarios: this run answers with names" in text and "fold0" not in text and "whale known?" not in text
+
+
+FIGURES = {"auc": 0.912, "accuracy_known": 0.823, "accuracy_unknown": 0.734, "n_known": 1234, "n_unknown": 56, "brier": 0.123,
+           "calibration_error": 0.045, "first_right_known": 0.645, "first_right_unknown": None, "wrong_above": {"0.5": [1001, 7], "0.9": [3, 0]}}
+
+
+def test_how_well_unknown_whales_are_told_is_a_table_with_a_column_for_each_fold_that_has_it(other, tmp_path):
+    path = other / "fold1" / "score.json"
+    write_json(json.loads(path.read_text()) | {"open_set": FIGURES}, path)
+    seen = Page(report.report(other, tmp_path / "report.html"))
+    text = re.sub(r"\s+", " ", seen.text)
+    table = text[text.index("Is this whale known?"):text.index("A scenario asks")]
+    assert "fold 1" in table and "fold 0" not in table and "first answer" not in table  # no fold has that one
+    for shown in ("0.912", "0.823", "0.734", "known individuals 1,234", "unknown individuals 56", "0.123", "0.045", "0.645",
+                  "at least 50 % sure 7 of 1,001", "at least 90 % sure 0 of 3"):
+        assert shown in table
+    write_json(json.loads(path.read_text()) | {"open_set": FIGURES | {"auc": "<b>"}}, path)
+    with pytest.raises(InputError, match="open_set: auc is '<b>', not a number"):
+        report.report(other, tmp_path / "report.html")
 
 
 @pytest.mark.parametrize("name, content, words", [

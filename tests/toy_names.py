@@ -3,7 +3,7 @@
     import toy_names
     fold = toy_names.fold(tmp_path, *specs)       # an `identify` fold with weights/ beside its test/ and truth.csv
 
-The gallery is the whole training part, and everything counts in a score. The model called `bare` has no classifier.
+The gallery is the whole training part, and everything counts in a score. Models whose head has no `total` have no classifier.
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ COUNTS = {"temperature": 2.2, "c1": 1.0, "c2": 2.0, "c3": 0.2, "theta_f": 0.9, "
 
 def striped(name: str, position: int, size: int, backbone: str = "test_efficientnet") -> recipe.Spec:
     """A tiny model as Humpback's: stripes with features of their own, and no mirror images."""
-    return tiny(name, position, size, model={"backbone": backbone, "stages": [4], "parts": 2, "part_width": 8}, predict={"mirror": "off"})
+    return tiny(name, position, size, model={"backbone": backbone, "stages": [4], "parts": 2, "part_width": 8}, head={"total": True}, predict={"mirror": "off"})
 
 
 def fold(path: Path, *specs: recipe.Spec) -> Path:
@@ -30,9 +30,9 @@ def fold(path: Path, *specs: recipe.Spec) -> Path:
     inner = folds.make(outer / "train", path / "inner", "identify") / "0"
     weights = ensemble(outer / "weights", *specs)
     for spec in specs:
-        if spec.name != "bare":
+        if spec.head.total:
             gallery.write_classifier(classifier(inner / "train", spec), weights, spec.name)
-    validate.ship(weights, list(specs), recipe.Identify(), inner / "train", validate.inner_fold(inner), outer / "train", "cpu", 0)
+    validate.ship(weights, list(specs), recipe.Identify(), inner / "train", validate.inner_fold(inner), validate.further_gallery(outer / "train"), "cpu", 0)
     identify.write(replace(identify.read(weights / "identify.json"), **COUNTS), weights / "identify.json")
     return outer
 
