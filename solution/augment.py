@@ -3,8 +3,9 @@
 The first twelve are those of Where's Whale-do? (second prize): strengths by the winners' list; what it leaves open is albumentations'
 default of mid-2022 (version 1.2), spelt out here. Version 2 differs in the last grey levels: it draws the noise's deviation, not its
 variance, from the range, and rounds noise down. The next five, off by default, are those of Humpback Whale Identification (seventh
-place): fastai v1's of its default strengths, on whole grey levels after every step; borders that open are mirrored, as there. Shifted
-colours and CutOut (DeVries & Taylor) did not help that team, and helped others. A step that is off draws no random number, so it changes nothing in the others.
+place): fastai v1's of its default strengths, on whole grey levels after every step; borders that open are mirrored, as there. The last two
+are shifted colours and CutOut (DeVries & Taylor), also off. A step that is off draws no random number, so it changes nothing in the
+others.
 """
 
 import os

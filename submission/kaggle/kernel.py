@@ -3,8 +3,9 @@
     python kernel.py
 
 The data are a data directory in the project's layout, with scenarios or without, else a competition's own sample_submission.csv and
-test photographs, whole, as that folder holds no boxes: for weights trained on boxes attach the DATA/test of eval.importers. The internet is off: wheels that travel with the weights are installed from there. KAGGLE_INPUT and
-KAGGLE_WORKING replace the two folders elsewhere than on Kaggle.
+test photographs, whole, as that folder holds no boxes: for weights trained on boxes attach the DATA/test of eval.importers. The
+internet is off: wheels that travel with the weights are installed from there. KAGGLE_INPUT and KAGGLE_WORKING replace the two folders
+elsewhere than on Kaggle.
 """
 
 import csv
