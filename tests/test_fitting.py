@@ -312,7 +312,7 @@ def test_the_classifier_that_ships_is_the_total_one_of_the_known_whales_alone(da
     assert now.trainee.objective.total[1].weight.shape == (20, 16)  # mirror images are whales of their own in training
     embeddings = torch.randn(5, 16)
     logits = now.trainee.objective.total.eval()(embeddings, None).detach()
-    np.testing.assert_allclose(gallery.read_classifier(folder, "tiny").logits({"plain": embeddings.numpy()}), logits[:, :10], atol=1e-5)
+    np.testing.assert_allclose(gallery.read_classifier(folder, now.spec).logits({"plain": embeddings.numpy()}), logits[:, :10], atol=1e-5)
 
 
 def test_a_recipe_without_a_total_classifier_ships_none(uninterrupted):

@@ -25,7 +25,7 @@ from eval import rules, score
 from solution import embed, images, models, predict, rank, recipe
 from solution.deadline import MARGIN, Deadline
 from solution.engines import TorchEngine
-from solution.files import run
+from solution.files import InputError, run
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["large", "small", "slip"]  # in the recipe's order, which is not the alphabet's
@@ -191,7 +191,7 @@ TOLD = {"temperature": 1.0, "theta_p": 0.2, "theta_f": 0.9, "c1": 1.0, "c2": 1.0
 
 
 def test_rankings_of_weights_that_can_tell_come_with_the_chance_of_a_new_whale(fold, tmp_path):
-    """The cosine of the best row is that of two rows of the ensemble, here of the embeddings joined in numpy."""
+    """The similarity of the best row is the mean of the models', here of the embeddings joined in numpy."""
     weights = shutil.copytree(fold / "weights", tmp_path / "weights")
     (weights / "identify.json").write_text(json.dumps(TOLD))
     predicted(fold, tmp_path / "s.csv", "--probabilities", tmp_path / "p.csv", "--embeddings", tmp_path / "e", weights=weights)
@@ -201,18 +201,19 @@ def test_rankings_of_weights_that_can_tell_come_with_the_chance_of_a_new_whale(f
     best = rows.drop_duplicates("query_id").set_index("query_id").database_image_id
     assert list(table.query_id) == list(best.index)
     parts = [np.hstack([array[kind].astype(float) for kind in ("plain", "mirror")]) for array in (np.load(tmp_path / "e" / f"{name}.npz") for name in NAMES)]
-    joined = np.hstack([part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts]) / np.sqrt(len(NAMES))
-    row_of = dict(zip(np.load(tmp_path / "e" / "large.npz")["image_id"], joined))
+    units = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts]
+    place = {image_id: number for number, image_id in enumerate(np.load(tmp_path / "e" / "large.npz")["image_id"])}
     asked = pd.concat([pd.read_csv(path) for path in sorted((fold / "test" / "queries").iterdir())]).set_index("query_id").query_image_id
     for query, chance in zip(table.query_id, table.probability):
-        distance = np.linalg.norm(row_of[asked[query]] - row_of[best[query]])
-        assert chance == pytest.approx(1 / (1 + np.exp(-(30 - 31 * (2 - distance) / 2))), abs=2e-4)
+        similarity = np.mean([(2 - np.linalg.norm(unit[place[asked[query]]] - unit[place[best[query]]])) / 2 for unit in units])
+        assert chance == pytest.approx(1 / (1 + np.exp(-(30 - 31 * similarity))), abs=2e-4)
     assert table.probability.between(0, 1).all() and table.probability.nunique() > 5
 
 
-def test_rankings_of_weights_that_cannot_tell_come_alone(fold, tmp_path):
-    predicted(fold, tmp_path / "s.csv", "--probabilities", tmp_path / "p.csv")
-    assert [path.name for path in tmp_path.iterdir()] == ["s.csv"]
+def test_weights_that_cannot_tell_refuse_to_and_leave_nothing(fold, tmp_path):
+    with pytest.raises(InputError, match="--probabilities: .*weights has no identify.json"):
+        predicted(fold, tmp_path / "s.csv", "--probabilities", tmp_path / "p.csv")
+    assert not list(tmp_path.iterdir())
 
 
 # In time
