@@ -122,7 +122,7 @@ class Naming:
 
     def chances(self, names: np.ndarray, chance: np.ndarray) -> pd.DataFrame:
         """A row for each of the names (q, 6), the last a new individual; it is not told twice."""
-        image, label = self.identification.columns
+        image, _ = self.identification.columns
         images = self.submission(names)[image].to_numpy()
         table = pd.DataFrame({image: np.repeat(images, names.shape[1]), "Id": names.ravel(), "probability": chance.ravel()})
         return table.drop_duplicates([image, "Id"], ignore_index=True)
