@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from solution import recipe
 from solution.augment import Augmentation
 from solution.files import progress
-from solution.images import Photographs, View
+from solution.images import Photographs
 
 HELD_BYTES = 8 << 30  # decoded training images are kept in memory up to here, beyond it they are decoded in every epoch
 READ = 64  # images

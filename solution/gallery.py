@@ -7,7 +7,7 @@ WEIGHTS/classifier/MODEL.npz   whale_id (k,), weight (k, width), bias (k,): the 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional
 
 import numpy as np
 import pandas as pd
