@@ -31,8 +31,8 @@ class Ranking:
 
     untrained, trained = "is in the database's order, of no model", "ranks with "
 
-    def __init__(self, data: Path, weights: Path, complaints: Complaints) -> None:
-        self.scenarios, self.data, self.weights, self.complaints = scenarios.read(data, complaints), data, weights, complaints
+    def __init__(self, data: Path, identification: Optional[identify.Identification], complaints: Complaints) -> None:
+        self.scenarios, self.data, self.identification, self.complaints = scenarios.read(data, complaints), data, identification, complaints
         self.count = sum(len(scenario.query_ids) for scenario in self.scenarios)
 
     @cached_property
@@ -49,15 +49,14 @@ class Ranking:
         return rank.fallback(self.scenarios)
 
     def answers(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings], unreadable: Set[int]) -> Tuple[pd.DataFrame, Optional[pd.DataFrame]]:
-        """The submission, and where the weights can tell, the chance that a query's whale is not in its database. What was unreadable
+        """The submission, and with an identification the chance that a query's whale is not in its database. What was unreadable
         is ranked all the same: every query needs its rows."""
         rows = rank.combined([(spec.predict, embeddings[spec.name]) for spec in specs])
         submission = rank.submission(self.scenarios, self.table.image_id.to_numpy(str), rows)
-        path = self.weights / "identify.json"
-        if not path.is_file():
+        if self.identification is None:
             return submission, None
         image_of = pd.concat([pd.Series(scenario.query_image_ids, scenario.query_ids) for scenario in self.scenarios])
-        return submission, naming.chances_of_ranking(submission, image_of, specs, embeddings, identify.read(path))
+        return submission, naming.chances_of_ranking(submission, image_of, specs, embeddings, self.identification)
 
 
 Asked = Union[Ranking, naming.Naming]
@@ -111,7 +110,7 @@ def asked_of(args: argparse.Namespace, complaints: Complaints) -> Asked:
             raise InputError(f"--gallery: {args.data}/query_scenarios.csv says which photographs are searched; --gallery goes with data that have no scenarios")
         if args.probabilities and not (args.weights / "identify.json").is_file():
             raise InputError(f"--probabilities: {args.weights} has no identify.json to tell them by; train with --validate FOLD of protocol identify")
-        return Ranking(args.data, args.weights, complaints)
+        return Ranking(args.data, identify.read(args.weights / "identify.json") if args.probabilities else None, complaints)
     if not (args.weights / "identify.json").is_file():
         raise InputError(f"{args.data}: has no query_scenarios.csv, and {args.weights} no identify.json to name individuals with; train with --validate FOLD of protocol identify")
     table = images.listed(args.data, complaints)

@@ -129,6 +129,7 @@ def train(args: argparse.Namespace) -> None:
 
     inner = validate.inner_fold(args.validate)
     further = validate.further_gallery(args.gallery)
+    ranked = args.validate if inner is None else None  # a fold of names is asked once, when all models are there
     if inner is not None:
         apart(table, inner.asked, args)
     device = chosen(args.device)
@@ -144,7 +145,7 @@ def train(args: argparse.Namespace) -> None:
         recipe.save(chosen_recipe, args.output / "recipe.yaml")
         write_json(trail, args.output / "provenance.json")
     for number, spec in enumerate(todo):
-        if not train_one(spec, table, args, device, workers, started):
+        if not train_one(spec, table, args, ranked, device, workers, started):
             print(f"stopped by --time-limit in {spec.name}, {len(todo) - number} of {len(chosen_recipe.models)} models to finish; the same command with --resume goes on")
             return
     if first() and (inner is not None or further is not None or chosen_recipe.protocol == "identify"):
@@ -152,11 +153,11 @@ def train(args: argparse.Namespace) -> None:
     print(f"{args.output}: {', '.join(spec.name for spec in todo) or 'nothing left to do'}{' trained' if todo else ''}")
 
 
-def train_one(spec: recipe.Spec, table: pd.DataFrame, args: argparse.Namespace, device: str, workers: int, started: float) -> bool:
+def train_one(spec: recipe.Spec, table: pd.DataFrame, args: argparse.Namespace, ranked: Optional[Path], device: str, workers: int, started: float) -> bool:
     """Whether the model could be finished before the time limit."""
     from solution.fitting import Fitting
 
-    validate = validation_of(args.validate, spec, device, workers)
+    validate = validation_of(ranked, spec, device, workers)
     training = training_set(table, args.data, spec)
     fitting = Fitting(spec, training, args.seed, device, workers, checkpoint(args.output, spec))
     left_out = f" ({len(table) - len(training.labels)} without a whale_id are left out)" if len(table) > len(training.labels) else ""
@@ -170,10 +171,10 @@ def train_one(spec: recipe.Spec, table: pd.DataFrame, args: argparse.Namespace, 
 
 
 def validation_of(fold: Optional[Path], spec: recipe.Spec, device: str, workers: int) -> Optional[Callable]:
-    """What is asked after each epoch: the fold's MAP@20. A fold of names is asked once, when all models are there."""
+    """What is asked after each epoch: the MAP@20 of a fold of rankings."""
     from solution import validate
 
-    return None if fold is None or validate.inner_fold(fold) else validate.validation(fold, spec, device, workers)
+    return None if fold is None else validate.validation(fold, spec, device, workers)
 
 
 def ship_gallery(args: argparse.Namespace, chosen_recipe: recipe.Recipe, inner, further, device: str, workers: int) -> None:
