@@ -146,6 +146,7 @@ def counts(fold: Fold, labels: Labels, n_in_test: int) -> dict:
 def ask_counts(asked: list[tuple[Scenario, pd.DataFrame]]) -> dict:
     """Queries made and not made, over all scenarios."""
     made = [{"kind": scenario.kind, "queries": int(pairs["query"].nunique()), "database": len(scenario.database),
+             "queries_in_database": int(np.isin(pairs["query"].unique(), scenario.database).sum()),
              "truth_rows": len(pairs)} for scenario, pairs in asked if len(pairs)]
     n_queries = sum(scenario["queries"] for scenario in made)
     return {"queries": n_queries,

@@ -48,7 +48,7 @@ def read_labels(data: Path) -> Labels:
     if (metadata["whale_id"] == "").all():
         raise InputError(f"{file}: every whale_id is empty; folds need labelled images")
     whale = pd.factorize(metadata["whale_id"].where(metadata["whale_id"] != ""))[0]
-    time, day = _times(file, metadata, "timestamp"), _times(file, metadata, "date")
+    time, day = times(file, metadata, "timestamp"), times(file, metadata, "date")
     encounter, source = encounters(whale, time, column(metadata, "encounter_id"))
     return Labels(metadata, whale, encounter, source, day.fillna(time).dt.normalize())
 
@@ -57,11 +57,12 @@ def column(table: pd.DataFrame, name: str) -> pd.Series:
     return table[name] if name in table else pd.Series("", index=table.index)
 
 
-def _times(file: Path, metadata: pd.DataFrame, name: str) -> pd.Series:
-    text = column(metadata, name)
-    times = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
-    refuse(file, text, times.isna() & (text != ""), f"{name} is not a time; write YYYY-MM-DD or YYYY-MM-DD HH:MM:SS")
-    return times
+def times(file: Path, table: pd.DataFrame, name: str) -> pd.Series:
+    """Column `name` of a table of text that was read from `file` as times, NaT where it is empty or there is none."""
+    text = column(table, name)
+    time = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
+    refuse(file, text, time.isna() & (text != ""), f"{name} is not a time; write YYYY-MM-DD or YYYY-MM-DD HH:MM:SS")
+    return time
 
 
 def refuse(file: Path, value: pd.Series, bad: pd.Series, why: str) -> None:
