@@ -11,15 +11,15 @@ alone. What is missing is counted and told: a photograph that a table names is l
 """
 
 import os
-import shutil
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from eval.files import InputError, progress, read_table, write_table
+from eval.files import InputError, read_table, write_table
 from eval.labels import refuse
+from eval.linking import counted, link_all
 
 
 class Competition(NamedTuple):
@@ -128,7 +128,8 @@ def write_part(data: Path, rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
         if not there.all():
             print(f"warning: {counted(list(file_names(rows)[~there]), f'photographs are not in {folder} and are left out')}")
         rows = rows[there]
-        link_all(file_names(rows), folder, data / "images")
+        files = (os.path.realpath(folder / name) for name in file_names(rows))
+        link_all(dict(zip((data / path for path in rows["path"]), files)), f"{folder.name}: linking")
     else:
         print(f"note: no folder {folder}: a label table without photographs")
     write_table(rows, data / "metadata.csv")
@@ -137,18 +138,3 @@ def write_part(data: Path, rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
 
 def files_in(folder: Path) -> set[str]:
     return {entry.name for entry in os.scandir(folder) if entry.is_file()}
-
-
-def link_all(names: pd.Series, source: Path, target: Path) -> None:
-    """Hard links, else copies; of a symbolic link the photograph itself."""
-    target.mkdir()
-    for name in progress(list(names), f"{source.name}: linking"):
-        photograph = os.path.realpath(source / name)
-        try:
-            os.link(photograph, target / name)
-        except OSError:
-            shutil.copyfile(photograph, target / name)
-
-
-def counted(names: Sequence[str], what: str) -> str:
-    return f"{len(names):,} {what}" + (f" (the first is {names[0]})" if len(names) else "")
