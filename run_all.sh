@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up .venv from requirements.lock and runs the whole sentence: data -> folds -> train -> predict -> score -> report.
+# Sets up .venv from requirements.lock and runs the whole sentence: data -> folds -> train -> predict -> score -> ensembles -> report.
 #   ./run_all.sh                                    the demo
 #   ./run_all.sh test [--all]                       the test suite [with the slow tests]
 #   ./run_all.sh --data DATA --recipe NAME [...]    your photographs
@@ -11,9 +11,11 @@ usage: ./run_all.sh                          the demo: data -> folds -> train ->
        ./run_all.sh test [--all]             the fast tests [all tests]
        ./run_all.sh --data DATA --recipe NAME|FILE [--protocol whale|encounter|stratified|time|identify]
                     [--folds 0|0,1|all|none] [--n-folds 5] [--output RUN] [--device auto|cpu|cuda] [--seed 0]
---folds none trains on everything and packs RUN/submission.zip; the others train, predict and score each fold.
+--folds none trains on everything and packs RUN/submission.zip; the others train, predict and score each fold, explain some of
+its rankings, measure from the saved embeddings what each model adds, and put the scores on the leaderboard beside RUN.
 Protocol identify asks who is on each photograph, or whether it is a new individual; the default of hwi, hwi-small and happywhale.
 It makes one fold, 0. With --folds none it trains twice: on all but an inner fold, to fit the naming, then on everything.
+Protocol suite has nothing to train on: python -m eval.folds makes it, solution.predict answers it with any weights.
 example: ./run_all.sh --data photographs --recipe small --folds all --output runs/photographs
 END
 }
@@ -63,6 +65,8 @@ run_fold() {
     step "predict fold $k" python -m solution.predict --data "$fold/test" --weights "$out/weights" --output "$out/submission.csv" \
         --embeddings "$out/embeddings" --timings "$out/timings.json" --device "$device" ${chances[@]+"${chances[@]}"}
     step "score fold $k" python -m eval.score "$out/submission.csv" "$fold/truth.csv" --json "$out/score.json" --per-query "$out/per_query.csv" ${chances[@]+"${chances[@]}"} > /dev/null
+    [[ $protocol == identify ]] || step "explain fold $k" python -m solution.explain --data "$fold/test" --weights "$out/weights" \
+        --submission "$out/submission.csv" --output "$out/explain" --device "$device"
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -95,6 +99,7 @@ done
 [[ $n_folds =~ ^[0-9]+$ ]] || refuse "--n-folds is '$n_folds'; it must be a whole number"
 [[ $seed =~ ^[0-9]+$ ]] || refuse "--seed is '$seed'; it must be a whole number"
 [[ $device =~ ^(auto|cpu|cuda)$ ]] || refuse "--device is '$device'; it must be auto, cpu or cuda"
+[[ $protocol != suite ]] || refuse "--protocol suite has nothing to train on; python -m eval.folds DATA --output FOLDS --protocol suite makes it, then python -m solution.predict --data FOLDS/0/test --weights WEIGHTS --output submission.csv and python -m eval.leaderboard FILE --add submission.csv --fold FOLDS/0 --name NAME"
 [[ $protocol =~ ^(|whale|encounter|stratified|time|identify)$ ]] || refuse "--protocol is '$protocol'; it must be whale, encounter, stratified, time or identify"
 [[ -n $data || -n $recipe ]] || { demo=yes; recipe=demo; }
 [[ -n $data || -n $demo ]] || refuse "--recipe $recipe needs --data"
@@ -132,5 +137,6 @@ fi
 step "folds" python -m eval.folds "$data" --output "$run/folds" --protocol "$protocol" --n-folds "$n_folds" --seed "$seed" --keep
 [[ $folds != all ]] || folds=$(cd "$run/folds" && ls -d [0-9]* | sort -n | paste -sd,)
 for k in ${folds//,/ }; do run_fold "$k"; done
+step "ensembles" python -m eval.ensembles "$run" --folds "$folds" --leaderboard "$(dirname "$run")/leaderboard.csv"
 python -m eval.summary "$run" --folds "$folds"
 step "report" python -m eval.report "$run" --output "$run/report.html"

@@ -1,10 +1,11 @@
-"""The table at the end of a run: the folds' scores pooled, `open_set` of each fold that has it, seconds and memory of each
-step, and where every file is.
+"""The table at the end of a run: the folds' scores pooled, `open_set` of each fold that has it, what each model adds, the
+run's place on the leaderboard, seconds and memory of each step, and where every file is.
 
     python -m eval.summary RUN
 
-Reads RUN/fold*/per_query.csv, score.json and RUN/summary.csv. Writes RUN/score.json (the keys of a fold's, pooled over the
-queries of all folds that ran, plus `folds`) and prints.
+Reads RUN/fold*/per_query.csv, score.json, RUN/summary.csv and, where eval.ensembles wrote them, RUN/ensembles.csv and the
+leaderboard beside RUN. Writes RUN/score.json (the keys of a fold's, pooled over the queries of all folds that ran, plus
+`folds`) and prints.
 """
 
 import argparse
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval import openset
+from eval import leaderboard, openset
 from eval.files import InputError, read_json, read_table, run, write_json
 from eval.score import read_per_query, show, summarise
+
+MEASURED = ["strict", "gain", "gain_low", "gain_high", "seconds", "gain_per_second"]
 
 
 def pooled(folds: list[Path]) -> dict:
@@ -33,6 +36,59 @@ def scored(path: Path) -> list[Path]:
     return folds
 
 
+def read_ensembles(path: Path, folds: list[int]) -> pd.DataFrame | None:
+    """The rows of RUN/ensembles.csv over these folds together; None where it is not there, or of other folds."""
+    table = read_table(path, ["kind", "models", "mirror", "folds", *MEASURED]) if path.is_file() else None
+    if table is None or set(table.folds) != set(leaderboard.fold_sets(folds)):
+        return None
+    table = table[table.folds == next(iter(leaderboard.fold_sets(folds)))]
+    return table.assign(models=table.models.str.split("+"), **{name: pd.to_numeric(table[name], errors="coerce") for name in MEASURED})
+
+
+def additions(ensembles: pd.DataFrame) -> pd.DataFrame:
+    """What each model adds, in the recipe's order, and at last what the mirror images add: a row each."""
+    names = max(ensembles.models, key=len)
+    rows = {name: {} for name in [*names, "mirror images"]}
+    for row in ensembles.itertuples():
+        if row.kind == "without" and len(row.models) == len(names):
+            rows["mirror images"] = {"to all others": gained(row), "seconds": ensembles.seconds.max() - row.seconds, "per second": row.gain_per_second}
+        elif row.mirror != "no" and row.kind == "single":
+            rows[row.models[0]] |= {"alone": f"{row.strict:.4f}", "seconds": row.seconds}
+        elif row.mirror != "no" and row.kind == "prefix":
+            rows[row.models[-1]] |= {"to those before": gained(row)}
+        elif row.mirror != "no":
+            left_out = next(name for name in names if name not in row.models)
+            rows[left_out] |= {"to all others": gained(row), "per second": row.gain_per_second}
+    return pd.DataFrame.from_dict({name: row for name, row in rows.items() if row}, orient="index",
+                                  columns=["alone", "to those before", "to all others", "seconds", "per second"])
+
+
+def gained(row: tuple) -> str:
+    return f"{row.gain:+.4f}" + ("" if pd.isna(row.gain_low) else f" ({row.gain_low:+.4f} to {row.gain_high:+.4f})")
+
+
+def show_additions(table: pd.DataFrame) -> None:
+    for column, form in (("seconds", "{:.1f}"), ("per second", "{:+.5f}")):
+        table[column] = table[column].map(form.format, na_action="ignore")
+    print("\nwhat each model adds to MAP@20, with its mirror images; seconds are those of the models for 1,000 images")
+    print(table.dropna(axis="columns", how="all").fillna("").to_string())
+
+
+def place(run: Path, folds: list[int]) -> str:
+    """The place of the run's whole ensemble on the leaderboard beside it, in words; none where it is not there."""
+    file, manifest = leaderboard.beside(run), run / "folds" / "manifest.json"
+    if not (file.is_file() and manifest.is_file()):
+        return ""
+    name = leaderboard.board_name(leaderboard.read_manifest(manifest.parent), leaderboard.joined(folds))
+    board = leaderboard.ranked(file).get(name)
+    own = board[(board.system == leaderboard.system(run, file)) & (board.variant != "") & (board.mirror != "no")] if board is not None else ()
+    if not len(own):
+        return ""
+    whole, first = own.loc[own.models.str.count(r"\+").idxmax()], board.iloc[0]
+    return (f"place {whole['rank']} of {len(board)} on {file}, board {name}\n"
+            f"first: {first.system} {first.variant}".rstrip() + f", {first.measure} {first.score:.4f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Pool the folds of a run and show what came out.", epilog="example: python -m eval.summary runs/demo")
     parser.add_argument("run", type=Path, metavar="RUN")
@@ -47,11 +103,19 @@ def main() -> None:
     for name, score in summary["folds"].items():
         if "open_set" in score:
             openset.show(score["open_set"], f"{name}, open set")
+    numbers = [int(fold.name.removeprefix("fold")) for fold in folds]
+    ensembles = read_ensembles(path / "ensembles.csv", numbers)
+    if ensembles is not None:
+        show_additions(additions(ensembles))
+    if stands := place(path, numbers):
+        print("\n" + stands)
     steps = read_table(path / "summary.csv", ["step", "seconds", "peak_mb"])
     print("\n" + steps.to_string(index=False))
     print(f"\n{path}/report.html             the page to look at")
     print(f"{path}/score.json              scores over {len(folds)} fold{'s' if len(folds) > 1 else ''}")
     print(f"{path}/summary.csv             seconds and peak memory")
+    if ensembles is not None:
+        print(f"{path}/ensembles.csv           every ensemble: score, gain, seconds")
     for fold in folds:
         print(f"{fold}/                  submission.csv, score.json, per_query.csv, timings.json, weights/, embeddings/")
 

@@ -1,6 +1,6 @@
 """What a ranking is: embeddings + scenarios -> submission.csv, the best 20 database images of each query by cosine.
 
-    python -m solution.rank --embeddings EMBEDDINGS --data DATA --output submission.csv [--models a,b]
+    python -m solution.rank --embeddings EMBEDDINGS --data DATA --output submission.csv [--models a,b] [--no-mirror]
 
 Reads EMBEDDINGS/MODEL.npz (and MODEL.json, the model's spec) and the scenario files of DATA. Writes query_id,
 database_image_id,score; 4,419 queries against 3,400 images of 8,544 numbers take a few seconds on two cores.
@@ -8,6 +8,7 @@ database_image_id,score; 4,419 queries against 3,400 images of 8,544 numbers tak
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Tuple
 
@@ -193,9 +194,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="data directory with query_scenarios.csv")
     parser.add_argument("--output", type=Path, required=True, help="the submission.csv to write")
     parser.add_argument("--models", help="names separated by commas (default: all, in the recipe's order)")
+    parser.add_argument("--no-mirror", action="store_true", help="rank by the images alone, whatever the recipe says of their mirror images")
     args = parser.parse_args()
     scenarios = read(args.data)
     models = read_embeddings(args.embeddings, args.models.split(",") if args.models else None)
+    if args.no_mirror:
+        models = [(replace(predict, mirror="off"), embeddings) for predict, embeddings in models]
     image_ids = models[0][1]["image_id"]
     write_table(submission(scenarios, image_ids, combined(models)), args.output)
     print(f"{args.output}: {sum(len(scenario.query_ids) for scenario in scenarios)} queries ranked by {len(models)} models")

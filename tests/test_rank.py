@@ -302,6 +302,21 @@ def test_the_recipe_beside_the_embeddings_decides_how_they_are_joined(tmp_path):
     assert predict == recipe.Predict(mirror="average", normalise=True, weight=0.5)
 
 
+@pytest.mark.parametrize("mirror", ["concatenate", "average", "off"])
+def test_without_mirror_images_the_ranking_is_that_of_the_images_alone(mirror, tmp_path, monkeypatch):
+    """Whatever the recipe says, as if it said `off`: of all models and of one."""
+    data = competition(tmp_path)
+    ids = pd.read_csv(data / "metadata.csv", dtype=str).image_id.to_numpy(str)
+    for options in ((), ("--models", "second")):
+        said = {}
+        for say, extra in (("off", ()), (mirror, ("--no-mirror",)), (mirror, ())):
+            for place, name in enumerate(("second", "first")):
+                saved(tmp_path / "embeddings", name, ids, 1 - place, seed=place, mirror=say)
+            said[say, extra] = ranked(tmp_path, monkeypatch, *options, *extra).read_bytes()
+        assert said[mirror, ("--no-mirror",)] == said["off", ()]
+        assert (said[mirror, ()] == said["off", ()]) == (mirror == "off")
+
+
 def test_embeddings_of_another_system_need_no_recipe(tmp_path, monkeypatch):
     competition(tmp_path)
     path = ranked(tmp_path, monkeypatch)

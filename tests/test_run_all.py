@@ -20,6 +20,7 @@ models:
   second: {train: {size: 48}}
 """
 MAY_DIFFER = {"provenance.json", "timings.json", "summary.csv", "report.html"}  # commands, dates and seconds
+SECONDS = ["seconds", "gain_per_second"]
 
 
 def run_all(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -42,9 +43,14 @@ def finished(place) -> subprocess.CompletedProcess:
 
 
 def contents(run: Path) -> dict:
-    """Every file of a run that must be the same each time; of the logs all but the seconds."""
+    """Every file of a run that must be the same each time; of tables with seconds all but those."""
     files = {path.relative_to(run): path for path in sorted(run.rglob("*")) if path.is_file() and path.name not in MAY_DIFFER}
-    return {name: pd.read_csv(path).drop(columns="seconds").to_csv() if path.name.endswith(".log.csv") else path.read_bytes() for name, path in files.items()}
+    timed = {name for name in files if name.name.endswith(".log.csv") or str(name) == "ensembles.csv"}
+    return {name: without_seconds(path) if name in timed else path.read_bytes() for name, path in files.items()}
+
+
+def without_seconds(table: Path) -> str:
+    return pd.read_csv(table).drop(columns=SECONDS, errors="ignore").to_csv()
 
 
 def test_one_command_leads_from_photographs_to_a_score_and_a_page(place, finished):
@@ -53,7 +59,7 @@ def test_one_command_leads_from_photographs_to_a_score_and_a_page(place, finishe
     assert score["official"] == score["strict"] and 0 <= score["strict"] <= 1
     assert score["n_queries"] == sum(fold["n_queries"] for fold in score["folds"].values()) > 0
     assert (place / "run" / "report.html").read_text().lower().startswith("<!doctype html>")
-    for word in ("official", "strict", "map5_images", "top1", "95 % interval", "peak_mb", "report.html", "fold1"):
+    for word in ("official", "strict", "map5_images", "top1", "95 % interval", "what each model adds", "place ", "peak_mb", "report.html", "fold1"):
         assert word in finished.stdout
 
 
@@ -64,8 +70,19 @@ def test_the_pooled_score_is_the_mean_over_the_queries_of_all_folds(place, finis
 
 def test_the_summary_has_a_row_for_every_step(place, finished):
     summary = pd.read_csv(place / "run" / "summary.csv")
-    assert list(summary.step) == ["folds", "train fold 0", "predict fold 0", "score fold 0", "train fold 1", "predict fold 1", "score fold 1", "report"]
+    of_fold = [f"{step} fold {k}" for k in (0, 1) for step in ("train", "predict", "score", "explain")]
+    assert list(summary.step) == ["folds", *of_fold, "ensembles", "report"]
     assert (summary.peak_mb > 10).all() and (summary.seconds >= 0).all()
+
+
+def test_every_ensemble_is_scored_and_the_whole_one_is_what_was_predicted(place, finished):
+    table = pd.read_csv(place / "run" / "ensembles.csv", dtype={"folds": str})
+    whole = table[(table.kind == "prefix") & (table.mirror == "yes")].set_index("folds")
+    for path, folds in {"score.json": "all", "fold0/score.json": "0", "fold1/score.json": "1"}.items():
+        score = json.loads((place / "run" / path).read_text())
+        assert whole.variant[folds] == "first+second" and whole.strict[folds] == pytest.approx(score["strict"])
+        assert [whole.low[folds], whole.high[folds]] == pytest.approx(score["ci95"])
+    assert (table.seconds > 0).all() and (table.seconds[table.mirror == "no"].max() < table.seconds.max())
 
 
 def test_a_second_run_elsewhere_gives_the_same_bytes_and_a_third_one_here_trains_nothing(place, finished):
@@ -73,6 +90,8 @@ def test_a_second_run_elsewhere_gives_the_same_bytes_and_a_third_one_here_trains
     assert run_all(*arguments, "--output", str(place / "again")).returncode == 0
     first = contents(place / "run")
     assert first == contents(place / "again")
+    board = pd.read_csv(place / "leaderboard.csv").query("fold == '0+1'").set_index(["system", "variant"]).score
+    assert set(board.index.levels[0]) == {"again", "run"} and board["again"].to_dict() == board["run"].to_dict()
     third = run_all(*arguments, "--output", str(place / "run"))
     assert third.returncode == 0 and "nothing left to do" in third.stdout
     assert contents(place / "run") == first
@@ -82,7 +101,8 @@ def test_a_second_run_elsewhere_gives_the_same_bytes_and_a_third_one_here_trains
     (["--folds", "some", "--data", "x", "--recipe", "small"], "--folds is 'some'"),
     (["--recipe", "small"], "needs --data"),
     (["--data", "x"], "needs --recipe"),
-    (["--data", "x", "--recipe", "small", "--protocol", "suite"], "--protocol is 'suite'"),
+    (["--data", "x", "--recipe", "small", "--protocol", "suite"], "suite has nothing to train on; python -m eval.folds DATA --output FOLDS --protocol suite makes it"),
+    (["--data", "x", "--recipe", "small", "--protocol", "whales"], "--protocol is 'whales'"),
     (["--data", "x", "--recipe", "small", "--device", "gpu"], "--device is 'gpu'"),
     (["--data", "x", "--recipe", "smal"], "did you mean 'small'"),
     (["--dta", "x"], "unknown option --dta"),
