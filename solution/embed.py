@@ -27,6 +27,19 @@ BATCH = 32  # images
 HELD_BYTES = 8 << 30  # of resized photographs at most, and no more than half of the machine's memory
 
 
+class Stopwatch:
+    """The seconds spent in its `with` blocks, which do not lie in each other, all together."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *error) -> None:
+        self.seconds += time.perf_counter() - self.start
+
+
 class Pixels:
     """The photographs of `table` in each of several views, decoded once for all passes over them.
 
@@ -41,16 +54,19 @@ class Pixels:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self.kept = len(table) * sum(view.size**2 * 3 for view in views) <= min(HELD_BYTES, memory // 2)
         self.decoding, self.decoded = iter(()), 0
+        self.waiting = Stopwatch()  # for what processes decode beside the models, or for the decoding itself
         self.held = {view: np.empty((len(table) if self.kept else BATCH, view.size, view.size, 3), np.uint8) for view in views}
 
     def batches(self, view: View) -> Iterator[Tuple[slice, np.ndarray]]:
         """Rows and their images (n, size, size, 3) uint8, in order."""
         if not self.kept or self.decoded == 0:
-            self.decoding, self.decoded = self.decode(), 0
+            with self.waiting:
+                self.decoding, self.decoded = self.decode(), 0
         for start in range(0, self.count, BATCH):
             rows = slice(start, min(start + BATCH, self.count))
             if self.decoded < rows.stop:
-                self.decode_next(rows)
+                with self.waiting:
+                    self.decode_next(rows)
             yield rows, self.held[view][self.place(rows)]
 
     def place(self, rows: slice) -> slice:
@@ -105,16 +121,18 @@ def passes(specs: List[recipe.Spec]) -> List[Pass]:
     return [(spec, False) for spec in specs] + [(spec, True) for spec in specs if spec.predict.mirror != "off"]
 
 
-def embed_pass(engine, mirrored: bool, pixels: Pixels, deadline: Deadline) -> Optional[np.ndarray]:
+def embed_pass(engine, mirrored: bool, pixels: Pixels, deadline: Deadline, forward: Optional[Stopwatch] = None) -> Optional[np.ndarray]:
     """The embeddings (n, width) of one pass; None where, by its speed so far, it would not end in time.
 
-    The first batch tells no speed: processes start, a device warms up.
+    The first batch tells no speed: processes start, a device warms up. `forward` runs while the engine does.
     """
+    forward = forward or Stopwatch()
     result, start = np.empty((pixels.count, engine.width), np.float32), 0.0
     steps = -(-pixels.count // BATCH)
     label = f"{engine.spec.name}{' mirrored' if mirrored else ''}"
     for step, (rows, batch) in enumerate(progress(pixels.batches(view_of(engine.spec)), label, steps), 1):
-        result[rows] = engine(batch, mirrored)
+        with forward:
+            result[rows] = engine(batch, mirrored)
         if step == 1:
             start = time.monotonic()
         elif not deadline.fits((time.monotonic() - start) / (step - 1) * (steps - step)):
@@ -127,13 +145,15 @@ class Engines:
 
     def __init__(self, weights: Path, device: str) -> None:
         self.weights, self.device, self.loaded = weights, device, {}
+        self.loading = Stopwatch()
 
     def __call__(self, spec: recipe.Spec):
         if spec.name not in self.loaded:
             from solution import models
             from solution.engines import TorchEngine
 
-            self.loaded[spec.name] = TorchEngine(spec, models.load(spec, self.weights), self.device)
+            with self.loading:
+                self.loaded[spec.name] = TorchEngine(spec, models.load(spec, self.weights), self.device)
         return self.loaded[spec.name]
 
 

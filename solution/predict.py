@@ -70,27 +70,30 @@ class Submission:
         self.embeddings: Dict[str, rank.Embeddings] = {}
         self.unreadable: Set[int] = set()  # rows of what is asked that turned out to be no photographs
         self.state, self.status = "is not written", 1  # of the file as it stands: the guard's thread reads them at any moment
-        self.seconds = 0.0  # spent on ranking and writing
+        self.ranking, self.writing = embed.Stopwatch(), embed.Stopwatch()
+        self.forward: Dict[Tuple[str, str], embed.Stopwatch] = {}  # of each pass: a model's name, and `plain` or `mirror`
 
     def begin(self) -> None:
         """A complete file before any model."""
-        write_table(self.asked.fallback(), self.output)
+        fallback = self.asked.fallback()
+        with self.writing:
+            write_table(fallback, self.output)
         self.state = self.asked.untrained
 
     def improve(self, specs: List[recipe.Spec]) -> None:
         """Answers with all embeddings there are and replaces the files."""
-        start = time.perf_counter()
         used = [spec for spec in specs if self.asked.usable(spec, self.embeddings.get(spec.name, {}))]
         if not used:
             return
-        submission, probabilities = self.asked.answers(used, self.embeddings, self.unreadable)
-        write_table(submission, self.output)
-        if self.probabilities and probabilities is not None:
-            write_table(probabilities, self.probabilities)
+        with self.ranking:
+            submission, probabilities = self.asked.answers(used, self.embeddings, self.unreadable)
+        with self.writing:
+            write_table(submission, self.output)
+            if self.probabilities and probabilities is not None:
+                write_table(probabilities, self.probabilities)
         lacking = [spec for spec in used if spec.predict.mirror != "off" and "mirror" not in self.embeddings[spec.name]]
         self.state = self.asked.trained + ", ".join(spec.name + " (no mirror images)" * (spec in lacking) for spec in used)
         self.status = 0
-        self.seconds += time.perf_counter() - start
 
     def end(self) -> None:
         """What happens when the time is up: the file stands as it is, and the process ends at once with all that decode."""
@@ -135,14 +138,14 @@ def predict(args: argparse.Namespace, started: Optional[float] = None) -> None:
     workers = default_workers(device) if args.workers is None else args.workers
     pixels = embed.Pixels(asked.table, args.data, embed.views(specs), workers, complaints)
     submission.unreadable = pixels.told
-    improve(submission, specs, pixels, embed.Engines(args.weights, device), deadline, complaints)
+    engine_of = embed.Engines(args.weights, device)
+    improve(submission, specs, pixels, engine_of, deadline, complaints)
     if not submission.status == 0:
         raise Failure(f"no model got in; {args.output} {submission.state}")
     if args.embeddings:
         embed.save(submission.embeddings, [spec for spec in specs if spec.name in submission.embeddings], args.embeddings)
     if args.timings:
-        took = time.perf_counter() - start
-        write_json({"embed_seconds": took - submission.seconds, "rank_seconds": submission.seconds, "images": len(asked.table)}, args.timings)
+        write_json(timings(time.perf_counter() - start, submission, pixels, engine_of), args.timings)
     print(f"{args.output}: {asked.count} queries, {len(asked.table)} photographs, {complaints.count} warnings; {submission.state}")
     deadline.release()
 
@@ -152,9 +155,10 @@ def improve(submission: Submission, specs: List[recipe.Spec], pixels: embed.Pixe
     for spec, mirrored in submission.asked.passes(specs):
         if mirrored and "plain" not in submission.embeddings.get(spec.name, {}):
             continue
-        name = f"{spec.name}, mirror images" if mirrored else spec.name
+        name, kind = (f"{spec.name}, mirror images", "mirror") if mirrored else (spec.name, "plain")
+        forward = submission.forward[spec.name, kind] = embed.Stopwatch()
         try:
-            embeddings = embed.embed_pass(engine_of(spec), mirrored, pixels, deadline)
+            embeddings = embed.embed_pass(engine_of(spec), mirrored, pixels, deadline, forward)
         except (InputError, RuntimeError) as error:  # a damaged file, or a device that gives up: the other models go on
             complaints.add(str(error) if complaints.strict else f"{name}: left out: {error}")
             continue
@@ -166,8 +170,25 @@ def improve(submission: Submission, specs: List[recipe.Spec], pixels: embed.Pixe
             complaints.add(f"{name}: {broken.sum()} of {len(broken)} embeddings are not finite; they are ranked as like nothing")
             embeddings[broken] = 0
         parts = submission.embeddings.setdefault(spec.name, {"image_id": submission.asked.table.image_id.to_numpy(str)})
-        parts["mirror" if mirrored else "plain"] = embeddings
+        parts[kind] = embeddings
         submission.improve(specs)
+
+
+def timings(took: float, submission: Submission, pixels: embed.Pixels, engine_of: embed.Engines) -> dict:
+    """What --timings writes. `embed_seconds`, `rank_seconds` and `write_seconds` make up all of `took`.
+
+    Within `embed_seconds` lie `load_seconds` for weights, `decode_seconds` that this process waited for photographs,
+    `forward_seconds` of the models, and as their remainder reading the tables, importing libraries and saving embeddings.
+    `models` has the forward seconds of each pass that got in; `forward_seconds` also those of the passes that were broken off.
+    """
+    ranked, written = submission.ranking.seconds, submission.writing.seconds
+    models: Dict[str, Dict[str, float]] = {}
+    for (name, kind), forward in submission.forward.items():
+        if kind in submission.embeddings.get(name, {}):
+            models.setdefault(name, {})[f"{kind}_seconds"] = forward.seconds
+    return {"images": pixels.count, "embed_seconds": took - ranked - written, "rank_seconds": ranked, "write_seconds": written,
+            "load_seconds": engine_of.loading.seconds, "decode_seconds": pixels.waiting.seconds,
+            "forward_seconds": sum(forward.seconds for forward in submission.forward.values()), "models": models}
 
 
 def main(argv: Optional[List[str]] = None, started: Optional[float] = None) -> None:

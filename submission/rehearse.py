@@ -24,6 +24,7 @@ from eval.rules import COLUMNS, LABEL_COLUMNS, Scenarios, image_rules, listed, r
 from submission import archive, confinement, runtime
 
 TIME_LIMIT = 3 * 3600  # seconds, the organisers'
+PHASES = ("embed", "load", "decode", "forward", "rank", "write")  # of the packed predictor; the second to fourth lie within the first
 
 
 class Phases(dict):
@@ -123,7 +124,7 @@ def play(args: argparse.Namespace, python: Path, choice: confinement.Confinement
 def phases_of_main(path: Path) -> dict[str, float]:
     """What the packed predictor notes of itself; nothing where another program runs or it was killed."""
     noted = read_json(path) if path.is_file() else {}
-    return {f"main.py: {phase}": round(noted[f"{phase}_seconds"], 2) for phase in ("embed", "rank") if f"{phase}_seconds" in noted}
+    return {f"main.py: {phase}": round(noted[f"{phase}_seconds"], 2) for phase in PHASES if f"{phase}_seconds" in noted}
 
 
 def verdict(path: Path, args: argparse.Namespace, asked) -> dict:

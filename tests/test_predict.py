@@ -752,3 +752,54 @@ def test_a_process_that_decodes_and_dies_is_done_without(fold, tmp_path, monkeyp
     assert predicted(fold, tmp_path / "s.csv", workers=1).read_bytes() == whole
     said = capsys.readouterr()
     assert said.err.count("\n") == 1 and "a process that decodes has died" in said.err and " 1 warnings" in said.out
+
+
+# Timings
+
+def timings(fold, folder, **options):
+    predicted(fold, folder / "s.csv", "--timings", folder / "t.json", **options)
+    return json.loads((folder / "t.json").read_text())
+
+
+def test_timings_make_up_the_whole_and_name_every_pass(fold, tmp_path, monkeypatch):
+    took = []
+    told_of = predict.timings
+    monkeypatch.setattr(predict, "timings", lambda seconds, *rest: took.append(seconds) or told_of(seconds, *rest))
+    told = timings(fold, tmp_path)
+    assert told["images"] == 24 and told["embed_seconds"] + told["rank_seconds"] + told["write_seconds"] == pytest.approx(took[0])
+    within = [told[f"{phase}_seconds"] for phase in ("load", "decode", "forward")]
+    assert min(within) > 0 and sum(within) < told["embed_seconds"]
+    assert {name: set(seconds) for name, seconds in told["models"].items()} == dict.fromkeys(NAMES, {"plain_seconds", "mirror_seconds"})
+    assert sum(second for seconds in told["models"].values() for second in seconds.values()) == pytest.approx(told["forward_seconds"])
+
+
+def test_seconds_go_to_the_pass_that_took_them(fold, tmp_path, monkeypatch):
+    """A clock that only the engines and the writing move: an hour a batch, a day a file."""
+    now, embeddings, write = [0.0], TorchEngine.embeddings, predict.write_table
+
+    def moved(seconds, result):
+        now[0] += seconds
+        return result
+
+    monkeypatch.setattr(TorchEngine, "embeddings", lambda self, batch, mirrored: moved(3600 * (1 + mirrored), embeddings(self, batch, mirrored)))
+    monkeypatch.setattr(predict, "write_table", lambda table, path: moved(86400, write(table, path)))
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(embed, "BATCH", 8)
+    told = timings(fold, tmp_path)
+    assert told["models"] == dict.fromkeys(NAMES, {"plain_seconds": 3 * 3600, "mirror_seconds": 6 * 3600})
+    assert (told["forward_seconds"], told["write_seconds"]) == (3 * 9 * 3600, 7 * 86400)  # a file before any model, one a pass
+    assert told["embed_seconds"] == told["forward_seconds"] and told["rank_seconds"] == told["decode_seconds"] == told["load_seconds"] == 0
+
+
+def test_a_pass_that_failed_is_not_among_the_models_timings(fold, tmp_path, monkeypatch):
+    embeddings = TorchEngine.embeddings
+
+    def failing(self, batch, mirrored):
+        if self.spec.name == "small" and mirrored or self.spec.name == "large":
+            raise RuntimeError("no such device")
+        return embeddings(self, batch, mirrored)
+
+    monkeypatch.setattr(TorchEngine, "embeddings", failing)
+    told = timings(fold, tmp_path)
+    assert {name: set(seconds) for name, seconds in told["models"].items()} == {"small": {"plain_seconds"}, "slip": {"plain_seconds", "mirror_seconds"}}
+    assert told["forward_seconds"] >= sum(second for seconds in told["models"].values() for second in seconds.values())

@@ -102,7 +102,7 @@ def test_a_rehearsal_reports_what_the_organisers_would_see(here, fold):
     assert told["passed"] and told["exit_code"] == 0 and told["strict_errors"] == told["warnings"] == [] and told["rows"] == len(rows)
     evaluation = score.evaluate(here / "submission" / "submission.csv", fold / "truth.csv", fold / "test")
     assert told["score"] == score.summarise(evaluation.per_query, [])
-    assert {"unpack", "copy the data", "main.py", "main.py: embed", "main.py: rank"} == set(told["seconds"])
+    assert {"unpack", "copy the data", "main.py", *(f"main.py: {phase}" for phase in rehearsal.PHASES)} == set(told["seconds"])
     assert told["seconds"]["main.py"] > told["seconds"]["main.py: embed"] > 0 and told["peak_mb"] > 100
     assert "ranks with one, two" in log(here) and not (here / "data").exists()
 
