@@ -58,15 +58,15 @@ train() {
 }
 
 run_fold() {
-    local k=$1 fold="$run/folds/$1" out="$run/fold$1" chances=()
+    local k=$1 fold="$run/folds/$1" out="$run/fold$1" chances=() gallery=()
     [[ -d $fold ]] || refuse "--folds: there is no fold $k in $run/folds"
-    [[ $protocol != identify ]] || chances=(--probabilities "$out/probabilities.csv")
+    [[ $protocol != identify ]] || chances=(--probabilities "$out/probabilities.csv") gallery=(--gallery "$fold/train")
     train "train fold $k" "$fold/train" "$out/weights"
     step "predict fold $k" python -m solution.predict --data "$fold/test" --weights "$out/weights" --output "$out/submission.csv" \
         --embeddings "$out/embeddings" --timings "$out/timings.json" --device "$device" ${chances[@]+"${chances[@]}"}
     step "score fold $k" python -m eval.score "$out/submission.csv" "$fold/truth.csv" --json "$out/score.json" --per-query "$out/per_query.csv" ${chances[@]+"${chances[@]}"} > /dev/null
-    [[ $protocol == identify ]] || step "explain fold $k" python -m solution.explain --data "$fold/test" --weights "$out/weights" \
-        --submission "$out/submission.csv" --output "$out/explain" --device "$device"
+    step "explain fold $k" python -m solution.explain --data "$fold/test" --weights "$out/weights" --submission "$out/submission.csv" \
+        --output "$out/explain" --device "$device" ${gallery[@]+"${gallery[@]}"}
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -6,8 +6,8 @@ setup(
     description="Rank a database of known whales for each new photograph, offline and within a time limit",
     license="MIT",
     python_requires=">=3.11",
-    packages=["solution", "eval", "submission"],
-    package_data={"solution": ["recipes/*.yaml", "recipes/tried/*.yaml", "recipes/README.md"], "eval": ["*.jinja"], "submission": ["kaggle/*.py", "offline/*.py"]},
+    packages=["solution", "eval", "eval.page", "eval.sources", "submission"],
+    package_data={"solution": ["recipes/*.yaml", "recipes/tried/*.yaml", "recipes/README.md"], "eval.page": ["*.jinja", "*.css", "*.js"], "submission": ["kaggle/*.py", "offline/*.py"]},
     install_requires=[
         "torch>=2.9", "torchvision", "timm>=1.0.20", "lightning-fabric>=2.6",
         "numpy>=2", "pandas>=3", "scipy>=1.15", "scikit-learn>=1.7", "opencv-python-headless>=4.12", "pillow>=11", "albumentations==2.0.8",

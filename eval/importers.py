@@ -2,9 +2,9 @@
 
 `python -m eval.importers demo --output DATA` draws a small competition of some 600 photographs of made-up belugas, with the
 columns and both kinds of scenario of the real one, in about 12 s; the same seed gives the same bytes. `whaledo` takes the
-real one's directory (`eval.competition`), `coco` COCO JSON with individuals (`eval.coco`), `hwi` and `happywhale` the folder
-as Kaggle hands it out (`eval.kaggle`), `wildlife` and `folders` tables of paths, sets of the package wildlife-datasets and
-folders named after individuals (`eval.wildlife`); linking 33,000 photographs takes seconds.
+real one's directory (`eval.sources.competition`), `coco` COCO JSON with individuals (`eval.sources.coco`), `hwi` and `happywhale` the folder
+as Kaggle hands it out (`eval.sources.kaggle`), `wildlife` and `folders` tables of paths, sets of the package wildlife-datasets and
+folders named after individuals (`eval.sources.wildlife`); linking 33,000 photographs takes seconds.
 An importer fills an empty directory, which takes its name when it is complete.
 """
 
@@ -17,31 +17,31 @@ from eval.files import run, whole_directory
 
 
 def import_demo(arguments: argparse.Namespace, data: Path) -> None:
-    from eval.demo import write_demo
+    from eval.sources.demo import write_demo
 
     write_demo(data, arguments.seed)
 
 
 def import_whaledo(arguments: argparse.Namespace, data: Path) -> None:
-    from eval.competition import write_whaledo
+    from eval.sources.competition import write_whaledo
 
     write_whaledo(data, arguments.source, arguments.labels)
 
 
 def import_coco(arguments: argparse.Namespace, data: Path) -> None:
-    from eval.coco import write_coco
+    from eval.sources.coco import write_coco
 
     write_coco(data, arguments.source, arguments.images, arguments.identity, arguments.date_format)
 
 
 def import_kaggle(arguments: argparse.Namespace, data: Path) -> None:
-    from eval.kaggle import COMPETITIONS, write_competition
+    from eval.sources.kaggle import COMPETITIONS, write_competition
 
     write_competition(data, arguments.source, COMPETITIONS[arguments.name], arguments.boxes)
 
 
 def import_wildlife(arguments: argparse.Namespace, data: Path) -> None:
-    from eval.wildlife import write_package_set, write_paths
+    from eval.sources.wildlife import write_package_set, write_paths
 
     if arguments.root:
         write_package_set(data, arguments.source, arguments.root, arguments.identity, arguments.date_format)
@@ -50,7 +50,7 @@ def import_wildlife(arguments: argparse.Namespace, data: Path) -> None:
 
 
 def import_folders(arguments: argparse.Namespace, data: Path) -> None:
-    from eval.wildlife import write_folders
+    from eval.sources.wildlife import write_folders
 
     write_folders(data, arguments.source)
 

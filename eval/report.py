@@ -1,23 +1,25 @@
-"""One page about a run: what it scored and where, how it learned, what it cost, what it was made from, and a few answers.
+"""One page about a run: what it scored and where, what it answered to every query, how it learned, what it cost.
 
-Reads what is there of RUN: score.json, fold*/{score.json,per_query.csv,submission.csv,timings.json,weights/}, summary.csv
-and folds/. Writes one HTML file that needs no other file and no network; what is absent is said in its place.
+Reads what is there of RUN: score.json, fold*/{score.json,per_query.csv,submission.csv,probabilities.csv,ensembles.csv,timings.json,
+explain/,weights/}, summary.csv and folds/; a leaderboard beside RUN; with --against another run of the same folds. Writes one
+HTML file that needs no other file and no network; what is absent is said in its place.
 
     python -m eval.report runs/demo --output runs/demo/report.html
 
-Expect a second or two and under 2 MB. Same inputs, same bytes.
+Expect seconds and 1 to 12 MB, most of it photographs. Same inputs, same bytes.
 """
 
 import argparse
 from pathlib import Path
-from typing import Sequence
 
 import pandas as pd
 
-from eval import charts, pictures
-from eval.files import InputError, read_json, read_table, run, whole
-from eval.pictures import numbers
-from eval.score import MEASURES
+from eval import leaderboard
+from eval.page import answers, charts, gallery, pictures
+from eval.page.charts import Figure
+from eval.files import InputError, read_table, run, whole
+from eval.page.records import read_manifest, read_object, read_score, same_folds
+from eval.page.render import count, number, render
 
 TITLES = {"strict": "MAP@20, strict", "official": "MAP@20, official", "map5_images": "MAP@5, photographs",
           "map5_individuals": "MAP@5, individuals", "top1": "Top-1"}
@@ -61,34 +63,72 @@ COUNTS = {"train_images": "training photographs", "train_whales": "training indi
           "test_whales": "test individuals", "queries": "queries", "queries_not_made_without_a_true_match": "not asked: no true match"}
 
 
-def report(run: Path, output: Path) -> Path:
-    """Writes the page about a run; InputError where RUN is no run or one of its files cannot be read."""
-    page = render(contents(Path(run)))
+def report(run: Path, output: Path, against: Path | None = None, board: Path | None = None) -> Path:
+    """Writes the page about a run; InputError where RUN is no run or one of its files cannot be read.
+
+    `against`: a run of the same folds to compare to; `board`: a leaderboard, by default leaderboard.csv beside RUN if it is there.
+    """
+    page = render(contents(Path(run), against and Path(against), board and Path(board)))
     with whole(output) as beside:
         beside.write_bytes(page.encode("utf-8", "replace"))  # JSON may hold half a surrogate pair
     return Path(output)
 
 
-def contents(run: Path) -> dict:
+def contents(run: Path, against: Path | None = None, board: Path | None = None) -> dict:
     """What the page shows, by name; None or empty where RUN does not have it."""
+    from eval.page import figures  # draws
+
     folds = sorted(int(path.name[4:]) for path in run.glob("fold*") if path.name[4:].isdecimal())
-    score, manifest = read_score(run / "score.json"), read_object(run / "folds" / "manifest.json", ["protocol", "seed", "folds"])
+    score, manifest = read_score(run / "score.json"), read_manifest(run / "folds" / "manifest.json")
     if not folds and score is None:
         raise InputError(f"{run}: no run here (score.json, fold0/); make one with ./run_all.sh")
+    if against:
+        same_folds(run, against)
     fold_scores = present(folds, lambda fold: read_score(run / f"fold{fold}" / "score.json"))
     of_names = any(each["map5_images"] is None and each["map5_individuals"] is not None for each in [score, *fold_scores.values()] if each)
-    scenarios = scenario_rows(score, manifest) if score else []
     return {
         "name": run.resolve().name, "score": score, "manifest": manifest, "folds": folds, "of_names": of_names,
         "titles": NAME_TITLES if of_names else TITLES, "meanings": NAME_MEANINGS if of_names else MEANINGS,
         "fold_scores": fold_scores, "open_set": open_set({fold: each["open_set"] for fold, each in fold_scores.items() if "open_set" in each}),
-        "scenarios": scenarios, "scenario_drawing": draw_scenarios(scenarios) if scenarios else None,
-        "learning": {fold: learning(run, fold) for fold in folds}, "steps": steps(run / "summary.csv"),
-        "timings": present(folds, lambda fold: read_object(run / f"fold{fold}" / "timings.json")),
-        "rankings": [] if of_names else rankings(run, folds),
+        "scenarios": scenario_rows(score, manifest) if score else [], "sections": figures.sections(run, folds, against),
+        "learning": {fold: learning(run, fold) for fold in folds}, "board_file": board,
+        "boards": boards(board or run.resolve().parent / "leaderboard.csv", bool(board), manifest),
+        "steps": steps(run / "summary.csv"), "timings": present(folds, lambda fold: read_object(run / f"fold{fold}" / "timings.json")),
         "recipes": recipes(run, folds), "protocols": PROTOCOLS, "counts": COUNTS,
         "provenance": present(folds, lambda fold: read_object(run / f"fold{fold}" / "weights" / "provenance.json")),
+        **queries(run, folds, against, manifest),
     }
+
+
+def queries(run: Path, folds: list[int], against: Path | None, manifest: dict | None) -> dict:
+    """The gallery: all queries for the script, some as rows, the explained pairs, and how many have their photographs."""
+    found = answers.read(run, folds, against)
+    pairs = gallery.with_whales(pictures.pairs(run, folds), found)
+    shown = {"pairs": [pair for pair in pairs.itertuples() if pair.source is not None], "n_pairs": len(pairs), "found": found, "data": None}
+    if found is None:
+        return shown
+    sources = pictures.photographs(found, found.queries.index.isin(gallery.number_of_queries(found.queries, pairs)))
+    return shown | {"rows": gallery.rows(found, sources, gallery.ends(found)), "answered": bool((found.tiles.place > 0).any()),
+                    "n_pictured": int(pictures.pictured(found, sources).sum()),
+                    "data": gallery.block(found, sources, pairs, kinds(manifest))}
+
+
+def kinds(manifest: dict | None) -> dict[str, str]:
+    """What each scenario asks, where all folds agree on it."""
+    said: dict[str, set[str]] = {}
+    for fold in manifest["folds"].values() if manifest else []:
+        for name, asked in fold.get("scenarios", {}).items():
+            said.setdefault(name, set()).add(str(asked.get("kind", "")))
+    return {name: kinds.pop() for name, kinds in said.items() if len(kinds) == 1}
+
+
+def boards(path: Path, needed: bool, manifest: dict | None) -> dict[str, pd.DataFrame]:
+    """The leaderboard's boards of this protocol and data; none where there is no file, unless it is `needed`."""
+    if not needed and not path.is_file():
+        return {}
+    asked = (manifest or {}).get("protocol"), str((manifest or {}).get("metadata_sha256"))[:12]
+    same = {name: rows for name, rows in leaderboard.ranked(path).items() if (rows.protocol[0], rows.data[0]) == asked}
+    return dict(sorted(same.items(), key=lambda board: -board[1].fold[0].count("+")))  # all folds together first
 
 
 def present(folds: list[int], read) -> dict[int, dict]:
@@ -96,36 +136,9 @@ def present(folds: list[int], read) -> dict[int, dict]:
     return {fold: value for fold in folds if (value := read(fold))}
 
 
-def read_object(path: Path, keys: Sequence[str] = ()) -> dict | None:
-    """A JSON object with these keys; None where there is no file."""
-    if not path.is_file():
-        return None
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: a {type(value).__name__}, not a JSON object; write the file again")
-    missing = [key for key in keys if key not in value]
-    if missing:
-        raise InputError(f"{path}: key {missing[0]!r} is missing; write the file again")
-    return value
-
-
-def read_score(path: Path) -> dict | None:
-    """A score.json whose numbers are numbers or null; None where there is no file."""
-    score = read_object(path, [*MEASURES, "n_queries", "ci95", "strict_errors", "scenarios"])
-    if score is None:
-        return None
-    values = [(key, part.get(key, "")) for part in [score, *score["scenarios"].values()] for key in [*MEASURES, "n_queries"]]
-    if "open_set" in score:
-        values += [(f"open_set: {key}", score["open_set"].get(key, "")) for key in OPEN_SET]
-    for key, value in values + [("ci95", bound) for bound in score["ci95"] or []]:
-        if not isinstance(value, (int, float, type(None))):
-            raise InputError(f"{path}: {key} is {value!r}, not a number; write the file again")
-    return score
-
-
 def open_set(figures: dict[int, dict]) -> dict | None:
     """The folds that have these figures, and a row in words for each that one of them has, with a text a fold."""
-    shown = {words: [(count if key.startswith("n_") else number)(each[key]) for each in figures.values()] for key, words in OPEN_SET.items()}
+    shown = {words: [(count if key.startswith("n_") else number)(each.get(key)) for each in figures.values()] for key, words in OPEN_SET.items()}
     sure = [each.get("wrong_above") or {} for each in figures.values()]
     for least in sorted({least for each in sure for least in each}):
         shown[f"wrong ones among the names that are at least {100 * float(least):.0f} % sure"] = [
@@ -147,29 +160,22 @@ def scenario_rows(score: dict, manifest: dict | None) -> list[dict]:
     return rows
 
 
-def draw_scenarios(rows: list[dict]) -> dict:
-    """The chart and the same in words, a line a scenario."""
-    values = {"strict": "strict", "top1": "top-1"}
-    dots = {title: [float("nan") if row[name] is None else row[name] for row in rows] for name, title in values.items()}
-    words = [f"{row['label']}: " + ", ".join(f"{title} {number(row[name])}" for name, title in values.items()) for row in rows]
-    return {"chart": charts.dots("scenarios", [row["label"] for row in rows], dots), "words": words}
-
-
-def learning(run: Path, fold: int) -> dict[str, dict]:
-    """Title -> chart and a line a model in words, of what the training logs of one fold hold."""
+def learning(run: Path, fold: int) -> list[Figure]:
+    """The curves that the training logs of one fold hold, a line a model."""
     logs = {path.name.removesuffix(".log.csv"): read_log(path) for path in sorted((run / f"fold{fold}" / "weights").glob("*.log.csv"))}
-    drawn = {}
+    drawn = []
     for measure, title in {"loss": "Loss", "map20": "MAP@20 on the inner fold"}.items():
         having = {name: log for name, log in logs.items() if measure in log and log[measure].notna().any()}
         if having:
             words = [in_words(name, log[log[measure].notna()], measure) for name, log in having.items()]
-            drawn[title] = {"chart": charts.curves(f"{measure}{fold}", having, measure), "words": words}
+            chart = charts.curves(f"{measure}{fold}", having, measure)
+            drawn.append(Figure(f"{measure}{fold}", title, "By epoch, a line a model.", chart, words))
     return drawn
 
 
 def read_log(path: Path) -> pd.DataFrame:
     log = read_table(path, ["epoch"])
-    return numbers(log, [name for name in ("epoch", "loss", "map20") if name in log], path)
+    return answers.numbers(log, [name for name in ("epoch", "loss", "map20") if name in log], path)
 
 
 def in_words(name: str, log: pd.DataFrame, measure: str) -> str:
@@ -181,13 +187,7 @@ def steps(path: Path) -> list[dict]:
     if not path.is_file():
         return []
     table = read_table(path, ["step", "seconds", "peak_mb"])
-    return numbers(table, ["seconds", "peak_mb"], path).to_dict("records")
-
-
-def rankings(run: Path, folds: list[int]) -> list[pictures.Ranking]:
-    needed = ["fold{}/per_query.csv", "fold{}/submission.csv", *(f"folds/{{}}/{name}" for name in ("truth.csv", "labels.csv", "test/metadata.csv"))]
-    complete = [fold for fold in folds if all((run / name.format(fold)).is_file() for name in needed)]
-    return pictures.rankings(run, complete) if complete else []
+    return answers.numbers(table, ["seconds", "peak_mb"], path).to_dict("records")
 
 
 def recipes(run: Path, folds: list[int]) -> dict[str, list[int]]:
@@ -200,44 +200,17 @@ def recipes(run: Path, folds: list[int]) -> dict[str, list[int]]:
     return texts
 
 
-def render(page: dict) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number, "count": count, "duration": duration, "told": told}
-    return environment.get_template("report.html.jinja").render(page)
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None or pd.isna(value) else f"{value:.{digits}f}"
-
-
-def count(value: float | None) -> str:
-    return "–" if value is None or pd.isna(value) else f"{value:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    if not seconds >= 60:
-        return "–" if pd.isna(seconds) else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def told(value: object) -> str:
-    """A value of a JSON file as text; an object as `key value, key value`."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {told(part)}" for key, part in value.items()) or "none"
-    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write one self-contained page about a run.",
-                                     epilog="example: python -m eval.report runs/demo --output runs/demo/report.html")
+                                     epilog="example: python -m eval.report runs/small --against runs/frozen --output report.html")
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a run: folds/, fold0/, score.json, summary.csv")
     parser.add_argument("--output", type=Path, required=True, help="the HTML file to write")
+    parser.add_argument("--against", type=Path, metavar="OTHER_RUN",
+                        help="a run of the same folds: the page shows which queries changed most")
+    parser.add_argument("--leaderboard", type=Path, metavar="FILE",
+                        help="its boards of these data are shown (default: leaderboard.csv beside RUN, where it is there)")
     arguments = parser.parse_args()
-    print(report(arguments.run, arguments.output))
+    print(report(arguments.run, arguments.output, arguments.against, arguments.leaderboard))
 
 
 if __name__ == "__main__":

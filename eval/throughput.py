@@ -84,7 +84,7 @@ def turns(submissions: list[str], sizes: tuple[int, int], repeats: int) -> list[
 
 
 def demo(data: Path) -> Path:
-    from eval.demo import write_demo
+    from eval.sources.demo import write_demo
 
     return write_demo(data)
 

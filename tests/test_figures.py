@@ -13,10 +13,11 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 import toy
-from eval import change, charts, cost, difficulty, embedding_map, figures, metrics, outcomes, row_charts, score, trust
-from eval.charts import Line
+from eval import metrics, score
+from eval.page import change, charts, cost, difficulty, embedding_map, figures, outcomes, row_charts, trust
+from eval.page.charts import Line
 from eval.files import InputError, write_json, write_table
-from eval.intervals import Redrawn, in_bins
+from eval.page.intervals import Redrawn, in_bins
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$\\frac{1}{0}$ & ]]>", "\u202e$x_2$\u0007'"]
@@ -475,7 +476,7 @@ def test_the_same_run_has_the_same_bytes_also_in_another_process(run, made):
 
 
 def test_figures_start_without_heavy_libraries():
-    code = "import sys; import eval.figures; print({'matplotlib', 'sklearn', 'scipy', 'torch', 'PIL'} & {*sys.modules})"
+    code = "import sys; import eval.page.figures; print({'matplotlib', 'sklearn', 'scipy', 'torch', 'PIL'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() == "set()"
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.belugas import SKIN, Whale, make_whale
-from eval.demo import COLUMNS, image_counts, plan_photographs, write_demo
+from eval.sources.belugas import SKIN, Whale, make_whale
+from eval.sources.demo import COLUMNS, image_counts, plan_photographs, write_demo
 from eval.files import InputError
 from eval.importers import whole_directory
-from eval.photographs import camera_matrix, draw_body, draw_spine, make_scene
+from eval.sources.photographs import camera_matrix, draw_body, draw_spine, make_scene
 
 ROOT = Path(__file__).parents[1]
 

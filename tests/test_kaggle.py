@@ -10,7 +10,7 @@ import pytest
 
 from eval.files import InputError
 from eval.folds import make
-from eval.kaggle import COMPETITIONS, write_competition
+from eval.sources.kaggle import COMPETITIONS, write_competition
 
 ROOT = Path(__file__).parents[1]
 HWI = ROOT.parent / "shared" / "data" / "hwi"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import toy_sightings as toy
-from eval import linking, sightings
+from eval.sources import linking, sightings
 from eval.files import InputError
 from eval.folds import make
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from eval import charts
-from eval.charts import Figure
+from eval.page import charts
+from eval.page.charts import Figure
 from eval.files import InputError, read_table
 
 MOST, NAMED, STEPS = 1500, 6, 500  # photographs that are drawn; individuals that are told apart; of the descent

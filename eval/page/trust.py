@@ -1,7 +1,7 @@
 """May an answer be believed? How well a run's own certainty parts right from wrong, and whether it comes true as often as it says.
 
 Reads RUN/fold*/probabilities.csv where there is one, with per_query.csv, truth.csv and test/ of that fold; else the similarity
-of first answers that eval.outcomes read. Writes nothing: `of_probabilities` and `of_similarities` give figures.
+of first answers that eval.page.outcomes read. Writes nothing: `of_probabilities` and `of_similarities` give figures.
 """
 
 from pathlib import Path
@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from eval import charts, metrics, openset, score
-from eval.charts import Figure, Line
-from eval.intervals import Redrawn, in_bins, in_words
-from eval.outcomes import Outcomes
+from eval import metrics, openset, score
+from eval.page import charts
+from eval.page.charts import Figure, Line
+from eval.page.intervals import Redrawn, in_bins, in_words
+from eval.page.outcomes import Outcomes
 
 BINS = 10
 VERTICES = 300  # of a drawn curve

@@ -2,7 +2,7 @@
 
 Takes a table of text, a row a sighting: `path` and `identity`, and where they are there `image_id`, `bbox` ([x, y, width,
 height] in pixels) or `x0,y0,x1,y1`, `date`, `timestamp`, `viewpoint` or `orientation`, `encounter_id`, `species`, `width`
-and `height`. Writes DATA/metadata.csv and DATA/images/ with hard links to the photographs. `eval.wildlife` and `eval.coco`
+and `height`. Writes DATA/metadata.csv and DATA/images/ with hard links to the photographs. `eval.sources.wildlife` and `eval.sources.coco`
 bring such tables:
 
     python -m eval.importers wildlife table.csv --output data
@@ -19,7 +19,7 @@ import pandas as pd
 
 from eval.files import InputError, write_table
 from eval.labels import OUTSIDE, column
-from eval.linking import Source, counted, link_all, photographs
+from eval.sources.linking import Source, counted, link_all, photographs
 
 OTHER_NAMES = {"orientation": "viewpoint", "encounter": "encounter_id", "datetime": "timestamp"}
 KEPT = ["encounter_id", "viewpoint", "species", "height", "width"]

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from eval.files import InputError, read_json
-from eval.linking import Source, counted
-from eval.sightings import write_sightings
+from eval.sources.linking import Source, counted
+from eval.sources.sightings import write_sightings
 
 IDENTITY = ["name", "individual_id", "identity"]
 SAID_BY_EITHER = {  # our column: fields of the annotation or its image, the first that says something

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from eval import charts, row_charts
-from eval.answers import numbers
-from eval.charts import Figure, Line
+from eval.page import charts, row_charts
+from eval.page.answers import numbers
+from eval.page.charts import Figure, Line
 from eval.files import InputError, read_json, read_table
-from eval.intervals import in_words
-from eval.row_charts import Row
+from eval.page.intervals import in_words
+from eval.page.row_charts import Row
 
 PHASES = {"load_seconds": "load models", "decode_seconds": "read photographs", "forward_seconds": "run models",
           "embed_seconds": "embed, the rest", "rank_seconds": "rank", "write_seconds": "write"}

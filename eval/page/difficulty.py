@@ -1,6 +1,6 @@
 """How far down a run's right answers stand, and which queries are hard: by scenario, by photographs of the whale, by viewpoint, by time.
 
-Reads what eval.outcomes read, and RUN/folds/manifest.json for what the scenarios ask. Writes nothing: `ranks` and `kinds` give
+Reads what eval.page.outcomes read, and RUN/folds/manifest.json for what the scenarios ask. Writes nothing: `ranks` and `kinds` give
 figures, their intervals by whale.
 """
 
@@ -10,12 +10,12 @@ from typing import Sequence
 import numpy as np
 import pandas as pd
 
-from eval import charts, row_charts
-from eval.charts import Figure, Line
+from eval.page import charts, row_charts
+from eval.page.charts import Figure, Line
 from eval.files import read_json
-from eval.intervals import Redrawn, in_bins, in_words
-from eval.outcomes import Outcomes
-from eval.row_charts import Row
+from eval.page.intervals import Redrawn, in_bins, in_words
+from eval.page.outcomes import Outcomes
+from eval.page.row_charts import Row
 
 PHOTOGRAPHS = [1, 2, 4, 8, 16, 32]  # upper edges of the bins of how many photographs a whale has
 DAYS = {"within a day": 1, "within 30 days": 30, "within a year": 365, "later": np.inf}

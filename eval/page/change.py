@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from eval import charts, compare
-from eval.charts import Figure
+from eval import compare
+from eval.page import charts
+from eval.page.charts import Figure
 from eval.score import read_per_query
 
 STEP = 0.1  # of average precision: side of a cell whose queries are one disc

@@ -19,7 +19,7 @@ import pandas as pd
 
 from eval.files import InputError, read_table, write_table
 from eval.labels import refuse
-from eval.linking import counted, link_all
+from eval.sources.linking import counted, link_all
 
 
 class Competition(NamedTuple):

@@ -17,9 +17,9 @@ import pandas as pd
 
 from eval.files import InputError, read_table, write_table
 from eval.labels import column
-from eval.linking import Source, link_all, photographs
+from eval.sources.linking import Source, link_all, photographs
 from eval.rules import Scenarios, listed, once, read_scenarios, scenario_rules
-from eval.sightings import UNKNOWN, moments
+from eval.sources.sightings import UNKNOWN, moments
 
 PHOTOGRAPH = r"images/[^/\\]*[^/\\.][^/\\]*"
 LABELS = ["query_id", "database_image_id"]

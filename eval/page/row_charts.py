@@ -10,7 +10,7 @@ from typing import NamedTuple, Sequence
 
 import numpy as np
 
-from eval.charts import INK, SERIES, STYLE, clip, empty, inline, legend
+from eval.page.charts import INK, SERIES, STYLE, clip, empty, inline, legend
 
 HATCHES = ["", "//", "\\\\", "xx", "--", "||"]
 LETTERS = 46  # of a row's label and note together

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from eval.belugas import SKIN, Whale, noise
+from eval.sources.belugas import SKIN, Whale, noise
 
 SUPERSAMPLE = 2  # shapes are computed at twice the picture's size, then averaged
 # Outlines of the right flipper and fluke: (along, across) in body lengths.

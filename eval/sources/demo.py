@@ -98,8 +98,8 @@ def draw_whale(photographs: pd.DataFrame, data: Path, seed: int) -> pd.DataFrame
     """Draws and writes all photographs of one whale; returns their height and width under the index of `photographs`."""
     import cv2
 
-    from eval.belugas import make_whale
-    from eval.photographs import make_scene, photograph
+    from eval.sources.belugas import make_whale
+    from eval.sources.photographs import make_scene, photograph
 
     whale = make_whale(np.random.default_rng([seed, 1, photographs.whale.iloc[0]]))
     sizes = []

@@ -1,7 +1,7 @@
 """Photographs as users have them: a table of `path, identity`, a set of wildlife-datasets, or a folder an individual.
 
 Reads a CSV by the convention of the package wildlife-datasets (`path` and `identity`; optional columns as in
-`eval.sightings`), asks that package itself where it is installed, or walks folders named after individuals.
+`eval.sources.sightings`), asks that package itself where it is installed, or walks folders named after individuals.
 
     python -m eval.importers wildlife nyala/metadata.csv --output data
     python -m eval.importers wildlife NyalaData --root downloads/nyala --output data
@@ -18,8 +18,8 @@ from pathlib import Path
 import pandas as pd
 
 from eval.files import InputError, read_table
-from eval.linking import Source, counted
-from eval.sightings import write_sightings
+from eval.sources.linking import Source, counted
+from eval.sources.sightings import write_sightings
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 

@@ -1,6 +1,6 @@
 """What is drawn of a run: which figures the page has, in which order, what they say, and why one is missing.
 
-Reads what is there of RUN (eval.outcomes, difficulty, trust, cost, embedding_map and change tell which file they read). Writes nothing.
+Reads what is there of RUN (eval.page.outcomes, difficulty, trust, cost, embedding_map and change tell which file they read). Writes nothing.
 
     sections(run, [0, 1, 2], against=None)      ->  list[Section], each with its figures: SVG, caption and the same in words
 
@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from eval import change, charts, cost, difficulty, embedding_map, outcomes, trust
-from eval.charts import Figure
-from eval.cost import Table
-from eval.intervals import Redrawn
-from eval.outcomes import Outcomes
+from eval.page import change, charts, cost, difficulty, embedding_map, outcomes, trust
+from eval.page.charts import Figure
+from eval.page.cost import Table
+from eval.page.intervals import Redrawn
+from eval.page.outcomes import Outcomes
 
 UNSCORED = ("Not every fold has fold*/per_query.csv, fold*/submission.csv and folds/*/truth.csv: ./run_all.sh makes them, and "
             "python -m eval.score SUBMISSION TRUTH --per-query FILE the first of them.")

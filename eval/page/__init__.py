@@ -1,0 +1,1 @@
+"""The page about a run: what is drawn and shown of it; `eval.report` is the command."""
