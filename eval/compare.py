@@ -6,14 +6,19 @@ Writes nothing but --json.
     python -m eval.compare a.csv b.csv folds/0/truth.csv
     python -m eval.compare a0.csv b0.csv folds/0/truth.csv a1.csv b1.csv folds/1/truth.csv
 
-Expect both means of strict AP, their difference b - a with a 95 % interval and a p-value, both by whale because queries of
-one whale are not independent, the difference in each scenario, and the ten queries that changed most.
+Expect both means of strict AP, their difference b - a with a 95 % interval and a p-value, of all queries and of each
+scenario, and the ten queries that changed most. Interval and p are by whale, because queries of one whale are not independent.
+
+p asks whether the two could be one system: whale by whale, a and b are exchanged. That is exact for any number of whales.
+The interval asks how large the difference is for whales like these. Where one excludes 0 and the other does not, believe
+p on whether there is a difference; how large it is, these whales then do not tell.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from eval import metrics
@@ -45,38 +50,46 @@ def paired(folds: list[tuple[Path, Path, Path]], labels: list[Path | None]) -> p
 
 def compare(queries: pd.DataFrame) -> dict:
     """What `paired` gives -> what --json holds. A whale that is in several folds is one whale."""
-    groups = metrics.whale_groups(queries.whale_id)
-    difference = queries.difference.to_numpy()
-    changed = queries.iloc[(-queries.difference.abs()).argsort(kind="stable")[:10]]
+    changed = queries[queries.difference != 0]
+    changed = changed.iloc[(-changed.difference.abs()).argsort(kind="stable")[:10]]
     return {
-        **means(queries),
-        "ci95": metrics.bootstrap_interval(difference, groups),
-        "p_value": metrics.sign_flip_p_value(difference, groups),
+        **measured(queries),
         "resampled": "whales" if (queries.whale_id != "").any() else "queries",
-        "n_resampled": int(pd.Series(groups).nunique()),
-        "scenarios": {name: means(part) for name, part in queries.groupby("scenario_id") if name},
-        "changed_most": changed[["fold", "query_id", "whale_id", "a", "b", "difference"]].to_dict("records"),
+        "scenarios": {name: measured(part) for name, part in queries.groupby("scenario_id") if name},
+        "changed_most": changed[["fold", "scenario_id", "query_id", "whale_id", "a", "b", "difference"]].to_dict("records"),
     }
 
 
-def means(queries: pd.DataFrame) -> dict:
-    return {name: float(queries[name].mean()) for name in ("a", "b", "difference")} | {"n_queries": len(queries)}
+def measured(queries: pd.DataFrame) -> dict:
+    """Means, interval (None for a single whale), p-value and how many whales, a query of an unknown one counting for itself."""
+    difference, groups = queries.difference.to_numpy(), metrics.whale_groups(queries.whale_id)
+    return {
+        **{name: float(queries[name].mean()) for name in ("a", "b", "difference")},
+        "n_queries": len(queries),
+        "ci95": metrics.whale_interval(difference, groups),
+        "p_value": metrics.sign_flip_p_value(difference, groups),
+        "n_resampled": len(np.unique(groups)),
+    }
 
 
 def show(result: dict) -> None:
-    by = result["resampled"]
-    print(f"{'strict AP':<16}{'queries':>8}{'a':>10}{'b':>10}{'b - a':>10}")
-    for name, row in [*result["scenarios"].items(), ("all", result)]:
-        print(f"{name:<16}{row['n_queries']:>8}{row['a']:>10.4f}{row['b']:>10.4f}{row['difference']:>+10.4f}")
-    print("b - a: {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, p = {p_value:.4f}, ".format(
-        low=result["ci95"][0], high=result["ci95"][1], **result) + f"resampled by {result['n_resampled']} {by}")
+    by, rows = result["resampled"], [*result["scenarios"].items(), ("all", result)]
+    print(f"{'strict AP':<16}{'queries':>8}{by:>8}{'a':>9}{'b':>9}{'b - a':>9}{'95 % interval':>20}{'p':>9}")
+    for name, row in rows:
+        interval = "{:+.4f} to {:+.4f}".format(*row["ci95"]) if row["ci95"] else "-"
+        print(f"{name:<16}{row['n_queries']:>8}{row['n_resampled']:>8}{row['a']:>9.4f}{row['b']:>9.4f}{row['difference']:>+9.4f}"
+              f"{interval:>20}{row['p_value']:>9.4f}")
     print("changed most:")
     for row in result["changed_most"]:
         print(f"  fold {row['fold']}  {row['query_id']:<28}{row['whale_id']:<12}{row['a']:>8.4f} -> {row['b']:.4f}")
     if by == "queries":
-        print("warning: no whale is known, so queries are resampled, not whales; give --labels", file=sys.stderr)
-    if result["n_resampled"] < FEW_WHALES:
-        print(f"warning: only {result['n_resampled']} {by}; below {FEW_WHALES} interval and p are rough", file=sys.stderr)
+        print("warning: no whale is known, so every query counts for itself; give --labels", file=sys.stderr)
+    unlike = [name for name, row in rows if row["ci95"] and (row["p_value"] <= 0.05) != (row["ci95"][0] * row["ci95"][1] > 0)]
+    if unlike:
+        print(f"warning: interval and p disagree about 0 in {', '.join(unlike)}; p tells whether a and b differ", file=sys.stderr)
+    few = [f"{name} ({row['n_resampled']})" for name, row in rows if row["n_resampled"] < FEW_WHALES]
+    if few:
+        print(f"warning: below {FEW_WHALES} {by} interval and p are rough: {', '.join(few)}", file=sys.stderr)
 
 
 def main() -> None:

@@ -178,7 +178,8 @@ def gain(role: Role, pooled: dict[Variant, pd.DataFrame], cost: dict[Variant, fl
         return {}
     whales = pooled[role.more].whale_id
     difference = (pooled[role.more].strict - pooled[role.less].strict).to_numpy()
-    low, high = metrics.bootstrap_interval(difference, metrics.whale_groups(whales)) if (whales != "").any() else (np.nan, np.nan)
+    interval = metrics.whale_interval(difference, metrics.whale_groups(whales)) if (whales != "").any() else None
+    low, high = interval or (np.nan, np.nan)
     added = cost[role.more] - cost[role.less]
     return {"gain": difference.mean(), "gain_low": low, "gain_high": high, "gain_per_second": difference.mean() / added if added > 0 else np.nan}
 

@@ -21,8 +21,8 @@ import pandas as pd
 
 from eval import metrics, openset
 from eval.files import InputError, read_table, run, write_json, write_table
-from eval.rules import COLUMNS, LABEL_COLUMNS, LABEL_LIMIT, Scenarios
-from eval.rules import image_rules, label_rules, listed, once, read_scenarios, within_0_and_1
+from eval.rules import COLUMNS, LABEL_COLUMNS, LABEL_LIMIT, Scenarios, answer_rule, header_rule, image_rules, label_rules, listed
+from eval.rules import mark_rule, neighbouring_scenarios, once, read_truth, scenarios_of, shown, such_as, within_0_and_1
 
 NEW = "new_whale"
 MEASURES = ["official", "strict", "map5_images", "map5_individuals", "top1"]
@@ -71,7 +71,8 @@ def score_images(rows: pd.DataFrame, truth: pd.DataFrame, scenarios: Scenarios |
     row = ranked(rows, score, truth, queries, images)
     official = metrics.average_precision(row.query, row.score, row.hit, n_pos)
     refused = bool(breaches) or not within_0_and_1(score).all()
-    breaches = breaches + listed(image_rules(rows, score, scenarios), rows)
+    rules = image_rules(rows, score, scenarios) + ([] if scenarios else answer_rule(rows, truth))
+    breaches = breaches + listed(rules, rows)
     whales = pd.Series("", images) if whale_id is None else whale_id.reindex(images).fillna("")
     table["whale_id"], table["n_pos"] = whales[table.query_image_id].to_numpy(), n_pos
     table["official"] = np.nan if refused else official
@@ -79,11 +80,20 @@ def score_images(rows: pd.DataFrame, truth: pd.DataFrame, scenarios: Scenarios |
     query_image = images.get_indexer(table.query_image_id)
     table = table.assign(**first_places(row, n_pos, metrics.whale_groups(whales), query_image))
     table["map5_individuals"] = table.map5_individuals.where(table.whale_id != "")
-    return Evaluation(table, breaches, [
-        *counted("queries of the truth that are missing and count 0 in strict", table.query_id[np.isnan(official)]),
-        *counted("queries that are left out, the truth has no match for them", rows.query_id[~rows.query_id.isin(queries)]),
-        *counted("queries without a known whale", table.query_id[(table.whale_id == "") & (whale_id is not None)]),
-    ])
+    return Evaluation(table, breaches, warnings_of(table, np.isnan(official), rows, truth, whale_id is not None))
+
+
+def warnings_of(table: pd.DataFrame, missing: np.ndarray, rows: pd.DataFrame, truth: pd.DataFrame, labelled: bool) -> list[str]:
+    """What breaks no rule and still costs something; `missing`: True for a query of `table` without a row."""
+    silent = ~table.scenario_id.isin(["", *table.scenario_id[~missing]])
+    strange = np.full(len(rows), not rows.database_image_id.isin(truth.database_image_id).any())
+    return [
+        *counted("queries of the truth that are missing and count 0 in strict", table.query_id[missing]),
+        *counted("scenarios without a single row", table.scenario_id[silent]),
+        *counted(f"database images, none of them in the truth, where {such_as(truth.database_image_id)}", rows.database_image_id[strange]),
+        *counted("queries that are left out, the truth has no match for them", rows.query_id[~rows.query_id.isin(table.query_id)]),
+        *counted("queries without a known whale", table.query_id[labelled & (table.whale_id == "")]),
+    ]
 
 
 def first_places(row: Ranked, n_pos: np.ndarray, whale: np.ndarray, query_image: np.ndarray) -> dict[str, np.ndarray]:
@@ -101,7 +111,7 @@ def first_places(row: Ranked, n_pos: np.ndarray, whale: np.ndarray, query_image:
 def counted(what: str, ids: pd.Series) -> list[str]:
     """One warning that counts the ids and names the first, or none."""
     ids = ids.unique()
-    return [f"{what}: {len(ids)}; the first is {ids[0]}"] if len(ids) else []
+    return [f"{what}: {len(ids)}; the first is {shown(ids[0])}"] if len(ids) else []
 
 
 def score_labels(rows: pd.DataFrame, truth: pd.DataFrame, breaches: list[str]) -> Evaluation:
@@ -114,7 +124,7 @@ def score_labels(rows: pd.DataFrame, truth: pd.DataFrame, breaches: list[str]) -
     labels = np.where(words[n:] == "", -1, codes[n:]).reshape(len(rows), LABEL_LIMIT + 1)
     given = images.get_indexer(rows.iloc[:, 0])
     refused = bool(breaches) or rows.iloc[:, 0].duplicated().any()
-    breaches = breaches + listed(label_rules(rows, labels, given >= 0), rows)
+    breaches = breaches + listed(label_rules(rows, labels, given >= 0) + mark_rule(rows, truth), rows)
 
     five = np.full((n, LABEL_LIMIT), -1)
     five[given[given >= 0]] = labels[given >= 0, :LABEL_LIMIT]
@@ -133,31 +143,16 @@ def evaluate(submission: Path, truth: Path, data: Path | None = None, labels: Pa
     rows, asked, of_images = read_table(submission), *read_truth(truth)
     accepted = [COLUMNS] if of_images else LABEL_COLUMNS
     columns = next((names for names in accepted if set(names) <= set(rows.columns)), None)
-    header = [] if list(rows.columns) in accepted else [
-        f"line 1: the header is {','.join(rows.columns)!r}, not {' or '.join(repr(','.join(names)) for names in accepted)}"]
+    header = header_rule(rows.columns, accepted)
     usable = rows[columns] if columns else pd.DataFrame(columns=accepted[0], dtype=str)
-    evaluation = (score_images(usable, asked, neighbouring_scenarios(truth, data), neighbouring_whales(truth, labels), header)
-                  if of_images else score_labels(usable, asked, header))
+    if of_images:
+        scenarios = scenarios_of(truth, asked, data)
+        evaluation = score_images(usable, asked, scenarios, neighbouring_whales(truth, labels), header)
+    else:
+        evaluation = score_labels(usable, asked, header)
     if columns is None:
         return Evaluation(evaluation.per_query.assign(**dict.fromkeys(MEASURES, np.nan)), header, [])
     return evaluation
-
-
-def read_truth(path: Path) -> tuple[pd.DataFrame, bool]:
-    """The truth, and whether it names images (`query_id,database_image_id`) or labels (`Image,Id`)."""
-    table = read_table(path)
-    if list(table.columns) == COLUMNS[:2]:
-        return once(table, COLUMNS[:2], path), True
-    if len(table.columns) == 2 and table.columns[0].lower() == "image":
-        return once(table, [table.columns[0]], path), False
-    raise InputError(f"{path}: a truth has the header query_id,database_image_id or Image,Id, not {','.join(table.columns)}")
-
-
-def neighbouring_scenarios(truth: Path, data: Path | None) -> Scenarios | None:
-    beside = Path(truth).parent / "test"
-    if data is None and not (beside / "query_scenarios.csv").is_file():
-        return None
-    return read_scenarios(Path(data or beside))
 
 
 def neighbouring_whales(truth: Path, labels: Path | None) -> pd.Series | None:
@@ -231,13 +226,13 @@ def main() -> None:
         write_json(summary, arguments.json)
     if arguments.per_query:
         write_table(evaluation.per_query, arguments.per_query)
-    for warning in evaluation.warnings:
+    for warning in [] if evaluation.breaches else evaluation.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     show(summary)
     if arguments.probabilities:
         openset.show(summary["open_set"])
     if evaluation.breaches:
-        print("rules broken:", *evaluation.breaches, sep="\n  ")
+        print("rules broken:", *evaluation.breaches, *evaluation.warnings, sep="\n  ")
         raise InputError(f"{arguments.submission}: breaks the rules, so there is no strict score; {evaluation.breaches[0]}")
 
 

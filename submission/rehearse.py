@@ -20,7 +20,7 @@ import pandas as pd
 
 from eval import score
 from eval.files import InputError, read_json, read_table, run, write_json
-from eval.rules import COLUMNS, LABEL_COLUMNS, Scenarios, image_rules, listed, read_scenarios
+from eval.rules import COLUMNS, LABEL_COLUMNS, Scenarios, header_rule, image_rules, listed, read_scenarios
 from submission import archive, confinement, runtime
 
 TIME_LIMIT = 3 * 3600  # seconds, the organisers'
@@ -145,7 +145,7 @@ def breaches(rows: pd.DataFrame, asked) -> tuple[list[str], list[str]]:
     """The rules that a file breaks, and what is missing from it, as `eval.score` tells them, without a truth."""
     accepted = [COLUMNS] if isinstance(asked, Scenarios) else LABEL_COLUMNS
     if list(rows.columns) not in accepted:
-        return [f"line 1: the header is {','.join(rows.columns)!r}, not {' or '.join(repr(','.join(names)) for names in accepted)}"], []
+        return header_rule(rows.columns, accepted), []
     if not isinstance(asked, Scenarios):
         missing = asked.Image[~asked.Image.isin(rows.iloc[:, 0])]
         return score.score_labels(rows, asked, []).breaches, score.counted("photographs that are asked and missing", missing)

@@ -182,7 +182,7 @@ def test_gains_are_differences_paired_by_whale(run, table):
             (row(table, "zebra+apple (no mirror images)", "without"), "zebra+apple", "zebra+apple (no mirror images)"),
             (row(table, "zebra+apple (no mirror images)", "prefix"), "zebra+apple (no mirror images)", "zebra (no mirror images)")]:
         difference = (queries[more] - queries[less]).to_numpy()
-        interval = metrics.bootstrap_interval(difference, metrics.whale_groups(queries.whale))
+        interval = metrics.whale_interval(difference, metrics.whale_groups(queries.whale))
         assert [found.gain, found.gain_low, found.gain_high] == pytest.approx([difference.mean(), *interval])
     assert table[table.kind == "single"].gain.isna().all()
 

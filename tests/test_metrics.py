@@ -1,5 +1,6 @@
 """The metrics against the table of measured behaviour, a naive loop, scikit-learn and properties."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -151,13 +152,75 @@ def test_repeating_every_query_of_a_whale_adds_no_certainty():
     assert metrics.bootstrap_interval(np.repeat(values, 5), np.repeat(whale, 5)) == pytest.approx(metrics.bootstrap_interval(values, whale))
 
 
-def test_the_sign_flip_p_value_is_near_the_exact_one():
-    rng = np.random.default_rng(7)
-    difference, whale = rng.normal(0.3, 1, 24), np.repeat(np.arange(8), 3)
-    total = difference.reshape(8, 3).sum(axis=1)
-    signs = np.array(np.meshgrid(*[[-1, 1]] * 8)).reshape(8, -1)
-    exact = (np.abs(total @ signs) >= abs(total.sum()) - 1e-12).mean()
-    assert metrics.sign_flip_p_value(difference, whale) == pytest.approx(exact, abs=0.02)
+def exact_p_value(difference, whale):
+    """Every pattern of signs in a plain loop; sums that differ in the last digits are equal."""
+    totals = [difference[whale == number].sum() for number in np.unique(whale)]
+    flipped = [abs(sum(sign * total for sign, total in zip(signs, totals))) for signs in itertools.product([-1, 1], repeat=len(totals))]
+    return np.mean([value >= abs(sum(totals)) - 1e-9 for value in flipped])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_p_value_of_few_whales_is_that_of_all_sign_patterns(seed):
+    rng = np.random.default_rng(seed)
+    whale = rng.permutation(np.repeat(np.arange(10), rng.integers(1, 6, 10)))
+    difference = rng.normal(0.3, 1, len(whale)) if seed % 2 else rng.integers(-1, 3, len(whale)) / 4  # with and without ties
+    assert metrics.sign_flip_p_value(difference, whale) == pytest.approx(exact_p_value(difference, whale), abs=1e-12)
+
+
+def test_a_whale_that_does_not_differ_changes_nothing():
+    difference, whale = np.random.default_rng(8).normal(0.2, 1, 12), np.arange(12)
+    more = np.concatenate([difference, np.zeros(30)]), np.concatenate([whale, 12 + np.arange(30)])
+    assert metrics.sign_flip_p_value(*more) == metrics.sign_flip_p_value(difference, whale)
+
+
+@pytest.mark.parametrize("whales", range(1, 7))
+def test_no_p_value_is_smaller_than_the_number_of_whales_allows(whales):
+    assert metrics.sign_flip_p_value(np.ones(3 * whales), np.arange(3 * whales) % whales) == 2 / 2 ** whales
+
+
+def test_random_flips_come_near_the_exact_p_value():
+    difference, whale = np.random.default_rng(9).normal(0.3, 1, 16), np.arange(16)  # 2^16 patterns, 10,000 of them at random
+    exact = exact_p_value(difference, whale)
+    assert abs(metrics.sign_flip_p_value(difference, whale) - exact) < 4 * np.sqrt(exact * (1 - exact) / 10_000)
+
+
+def naive_interval(values, whale):
+    """The formula with the matrices written out, a G x n residual maker and the working variance of n x n."""
+    from scipy.stats import t
+    names, n = np.unique(whale), len(values)
+    member = (whale == names[:, None]).astype(float)
+    share, rest = member.sum(axis=1) / n, values - values.mean()
+    standard_error = np.sqrt(((member @ rest) ** 2 / (1 - share)).sum()) / n
+    same = member.T @ member - np.eye(n)
+    alike = max((rest @ same @ rest) / same.sum() / (rest @ rest / n), 0.05)
+    residual = member @ (np.eye(n) - 1 / n) / np.sqrt(1 - share)[:, None]
+    variance = residual @ (np.eye(n) + alike * same) @ residual.T
+    df = np.trace(variance) ** 2 / np.trace(variance @ variance)
+    return values.mean() + standard_error * t.ppf([0.025, 0.975], df)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_interval_by_whale_is_the_formula_written_out(seed):
+    rng = np.random.default_rng(seed)
+    whale = np.repeat(np.arange(20), rng.integers(1, 15, 20)) * 7
+    values = rng.normal(0, 0.2, 200)[whale] + rng.normal(0.1, 0.2, len(whale)) * (rng.uniform(size=len(whale)) < 0.6)
+    order = rng.permutation(len(whale))
+    assert metrics.whale_interval(values[order], whale[order]) == pytest.approx(naive_interval(values, whale), abs=1e-12)
+
+
+def test_whales_of_one_query_each_have_the_interval_of_students_t():
+    from scipy.stats import ttest_1samp
+    values = np.random.default_rng(10).uniform(size=40)
+    expected = ttest_1samp(values, 0).confidence_interval()
+    assert metrics.whale_interval(values, np.arange(40)) == pytest.approx([expected.low, expected.high], abs=1e-12)
+
+
+def test_the_interval_turns_round_to_the_last_digit_and_one_whale_has_none():
+    rng = np.random.default_rng(11)
+    values, whale = rng.normal(0.1, 1, 90), rng.integers(30, size=90)
+    low, high = metrics.whale_interval(values, whale)
+    assert metrics.whale_interval(-values, whale) == [-high, -low] and low < values.mean() < high
+    assert metrics.whale_interval(values, np.zeros(90)) is None and metrics.whale_interval(np.zeros(90), whale) == [0, 0]
 
 
 def test_no_difference_at_all_has_a_p_value_of_one():

@@ -1,7 +1,10 @@
 """The scorer and validator on small files, against the organisers' formula in pandas and scikit-learn."""
 
 import gzip
+import io
 import json
+import os
+import resource
 import subprocess
 import sys
 import warnings
@@ -11,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval import score
+from eval import files, score
 from eval.files import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -109,7 +112,8 @@ def test_a_missing_query_counts_zero_in_strict_and_is_left_out_of_official(fold)
     evaluation = evaluate(fold, *VALID[:3])
     result = score.summarise(evaluation.per_query, evaluation.breaches)
     assert result["official"] == pytest.approx(5 / 9) and result["strict"] == pytest.approx(5 / 27)
-    assert evaluation.warnings == ["queries of the truth that are missing and count 0 in strict: 2; the first is scenario01-b1"]
+    assert evaluation.warnings == ["queries of the truth that are missing and count 0 in strict: 2; the first is scenario01-b1",
+                                   "scenarios without a single row: 1; the first is scenario02"]
 
 
 def test_a_query_without_positives_is_left_out_of_both(fold):
@@ -162,9 +166,25 @@ def test_twenty_rows_are_allowed(fold):
 
 
 def test_at_most_twenty_breaches_are_listed_and_the_rest_counted(fold):
-    breaches = evaluate(fold, *[f"scenario01-b1,nobody{k},0.5" for k in range(30)]).breaches
-    assert len(breaches) == 21 and breaches[-1] == "and 11 more"  # 30 foreign images and one query of more than 20 rows
+    foreign = [f"scenario01-b1,nobody{k},0.5" for k in range(15)]
+    bad_score = [f"scenario01-a1,x{k:02d},7" for k in range(15)]
+    breaches = evaluate(fold, *foreign, *bad_score).breaches
+    assert len(breaches) == 21 and breaches[-1] == "and 10 more"
     assert breaches[0].startswith("line 2:") and breaches[19].startswith("line 21:")
+
+
+def test_a_rule_that_most_rows_break_is_one_sentence_with_the_likely_cause(fold):
+    breaches = evaluate(fold, *[f"scenario01-b1,nobody{k},0.5" for k in range(30)]).breaches
+    assert breaches == [
+        "30 of 30 rows, the first is line 2: query scenario01-b1: database image nobody0 is not in its scenario's database; "
+        "the ids are such as 'a1'; write them like that, without folder or suffix",
+        "line 22: query scenario01-b1: more than 20 rows"]
+
+
+def test_a_rule_that_more_than_twenty_rows_break_is_one_sentence_however_long_the_file(fold):
+    fine = [f"scenario01-{query},x{k:02d},0.5" for query in ("a1", "b1", "c1") for k in range(20)]
+    breaches = evaluate(fold, *fine, *[f"scenario09-{k},x01,0.5" for k in range(21)]).breaches
+    assert len(breaches) == 1 and breaches[0].startswith("21 of 81 rows, the first is line 62: query scenario09-0: no scenario asks")
 
 
 def test_breaches_of_different_rules_stand_in_the_order_of_the_file(fold):
@@ -271,13 +291,243 @@ def test_a_scenario_path_that_leaves_the_data_directory_is_refused(fold, path):
 
 
 @pytest.mark.parametrize("content, words", [
-    (b"", "the file is empty"), (b"\x89PNG\r\n\x1a\n\x00\x01\xff", "not a readable CSV"), (None, "no such file")])
+    (b"", "the file is empty"), (b"\x89PNG\r\n\x1a\n\x00\x01\xff", "not a readable CSV, this is a picture"), (None, "no such file")])
 def test_what_is_no_table_is_one_clear_line_and_status_2(fold, content, words):
     path = fold / "submission.csv"
     if content is not None:
         path.write_bytes(content)
     done = command(path, fold / "truth.csv")
     assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+GOOD = "\n".join([HEADER, *VALID]) + "\n"
+
+
+def told(monkeypatch, capsys, *arguments):
+    """What the command answers bad input with: the one line on stderr."""
+    monkeypatch.setattr(sys, "argv", ["eval.score", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        files.run(score.main)
+    lines = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2 and len(lines) == 1 and lines[0].startswith("error: "), lines
+    return lines[0]
+
+
+def cells(change):
+    """The valid file with every row put through `change(query, image, score)`."""
+    return "\n".join([HEADER, *[",".join(change(*line.split(","))) for line in VALID]])
+
+
+def workbook():
+    import zipfile
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("sheet.xml", GOOD)
+    return content.getvalue()
+
+
+NO_SUBMISSION = {
+    "blank lines alone": ("\n\n \n", "the file is empty"),
+    "a byte order mark alone": (b"\xef\xbb\xbf", "the file is empty"),
+    "packed nothing": (gzip.compress(b""), "the file is empty"),
+    "semicolons": (GOOD.replace(",", ";"), "line 1: the cells are separated by ';'; write commas"),
+    "tabs": (GOOD.replace(",", "\t"), r"separated by '\t'; write commas"),
+    "UTF-16": (GOOD.encode("utf-16"), "text in UTF-16"),
+    "UTF-16 without its mark": (GOOD.encode("utf-16-le"), "this is no text"),
+    "latin-1": ((GOOD + "scenario02-a1,caf\xe9,0.1\n").encode("latin-1"), "line 9 is not UTF-8"),
+    "random bytes": (np.random.default_rng(0).bytes(5000), "this is no text"),
+    "a zero byte far down": ("query_id\n" + "a\n" * 40_000 + "\0\n", "line 40002 holds a zero byte"),
+    "a web page": ("\n<!DOCTYPE html><html></html>", "a web page"),
+    "JSON": ('{"message": "not found"}', "this is JSON"),
+    "an Excel workbook": (workbook(), "a zip archive or an Excel workbook"),
+    "NumPy": (b"\x93NUMPY\x01\x00", "a NumPy file"),
+    "gzip cut short": (gzip.compress(GOOD.encode())[:-20], "cut short or broken"),
+    "gzip with more behind it": (gzip.compress(GOOD.encode()) + b"more", "cut short or broken"),
+    "gzip damaged": (gzip.compress(GOOD.encode())[:30] + b"\xff" * 20, "cut short or broken"),
+    "packed twice": (gzip.compress(gzip.compress(GOOD.encode())), "packed with gzip twice"),
+    "decimal commas": (GOOD.replace("0.", "0,"), "line 2 has more cells than the header; quote cells that hold commas, write decimals"),
+    "a comma at each end": (GOOD.replace("\n", ",\n").replace("score,", "score", 1), "line 2 has more cells than the header"),
+    "one long row": (GOOD + "scenario02-a1,b2,0.1,7\n", "Expected 3 fields in line 9, saw 4"),
+    "an open quote": (GOOD.replace("scenario", '"scenario', 1), "EOF inside string"),
+    "an endless header": ("a" * 100_000, "line 1 is longer than"),
+    "a header of commas": ("," * 100_000, "line 1 is longer than"),
+}
+
+
+@pytest.mark.parametrize("content, words", NO_SUBMISSION.values(), ids=NO_SUBMISSION)
+def test_what_cannot_be_read_as_a_submission_is_one_line_and_no_json(fold, monkeypatch, capsys, content, words):
+    path = fold / "submission.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    line = told(monkeypatch, capsys, path, fold / "truth.csv", "--json", fold / "score.json")
+    assert line.startswith(f"error: {path}: ") and words in line and not (fold / "score.json").exists()
+
+
+INDEXED = "\n".join(f"{number or ''},{line}" for number, line in enumerate(GOOD.split()))
+BREACHES = {
+    "no header": ("\n".join(VALID), "is the header line missing?"),
+    "shuffled columns": (GOOD.replace(HEADER, "database_image_id,query_id,score"), "put the columns in this order"),
+    "a column too many": (GOOD.replace("\n", ",x\n"), "remove 'x'"),
+    "a column twice": (GOOD.replace("\n", ",0.1\n").replace("score,0.1", "score,score"), "remove 'score.1'"),
+    "a column too few": (cells(lambda *cell: cell[:2]).replace(",score", ""), "there is no 'score'"),
+    "pandas' row numbers": (INDEXED, f"the header is ',{HEADER}', not '{HEADER}'; the first column is pandas' row numbers: write"),
+    "quoted lines": ("\n".join(f'"{line}"' for line in GOOD.split()), "whole lines are quoted"),
+    "blanks for commas": (GOOD.replace(",", " "), "the cells are separated by spaces: write commas"),
+    "capitals": (GOOD.replace(HEADER, HEADER.upper()), "write the names letter for letter"),
+    "spaces in the header": (GOOD.replace(HEADER, HEADER.replace(",", ", ")), "letter for letter, without spaces"),
+    "spaces in the cells": (cells(lambda query, image, value: (query, " " + image, value)),
+                            "7 of 7 rows, the first is line 2: query 'scenario01-a1', database image ' a2': remove the spaces"),
+    "thousands of columns": (f"{HEADER}{',x' * 9000}\n", "remove 'x', 'x.1', "),
+    "labels": ("Image,Id\na1,w\n", "this file names individuals and the truth holds images"),
+    "decimal commas in quotes": (cells(lambda query, image, value: (query, image, f'"{value}"'.replace(".", ","))), "such as 0.25"),
+    "scores that are empty": (cells(lambda query, image, value: (query, image, "")), "score '' is not a number from 0 to 1; write numbers"),
+    "percent": (cells(lambda query, image, value: (query, image, value + "%")), "score '0.9%' is not a number"),
+    "distances": (cells(lambda query, image, value: (query, image, f"{40 * float(value):g}")),
+                  "the scores run from 16 to 36; bring them into 0 to 1, the best match highest: 1 / (1 + d) of a distance d"),
+    "cosines": (cells(lambda query, image, value: (query, image, f"{float(value) - 1:g}")),
+                "the scores run from -0.6 to -0.1; bring them into 0 to 1, the best match highest: (1 + c) / 2 of a cosine c"),
+    "logits": (cells(lambda query, image, value: (query, image, f"{9 - 20 * float(value):g}")), "run from -9 to 1; bring them"),
+    "another fold": (cells(lambda query, image, value: (query.replace("-", "-z"), image, value)),
+                     "no scenario asks this query; the ids are such as 'scenario01-a1'; is this the submission of another fold?"),
+    "query images": (cells(lambda query, image, value: (query.split("-")[1], image, value)), "the ids are such as 'scenario01-a1'"),
+    "paths": (cells(lambda query, image, value: (query, f"images/{image}.jpg", value)), "such as 'a1'; write them like that, without folder"),
+    "a row cut short": (GOOD + "scenario02-a1,x00", "line 9: query scenario02-a1: score '' is not a number"),
+    "every row twice": (GOOD + GOOD.replace(HEADER + "\n", ""), "line 9: query scenario01-a1: database image a2 is given twice"),
+    "a cell that steers the terminal": (GOOD + '"scenario02\n\x1b[31ma1",b2,0.1\n', "line 9: query scenario02  [31ma1: no scenario"),
+    "an endless cell": (GOOD + "y" * 500_000 + ",b2,0.1\n", f"query {'y' * 80}: no scenario"),
+    "commas alone": (HEADER + "\n,,\n,,\n,,\n", "3 of 3 rows, the first is line 2: query : score ''"),
+}
+
+
+@pytest.mark.parametrize("content, words", BREACHES.values(), ids=BREACHES)
+def test_a_submission_that_breaks_a_rule_is_one_line_and_its_json_is_written(fold, monkeypatch, capsys, content, words):
+    path = fold / "submission.csv"
+    path.write_text(content)
+    line = told(monkeypatch, capsys, path, fold / "truth.csv", "--json", fold / "score.json")
+    result = json.loads((fold / "score.json").read_text())
+    assert line.startswith(f"error: {path}: ") and words in line and len(line) < 600
+    assert result["strict"] is None and result["ci95"] is None and any(words in error for error in result["strict_errors"])
+
+
+SAME = {
+    "a byte order mark": b"\xef\xbb\xbf" + GOOD.encode(),
+    "Windows lines": GOOD.replace("\n", "\r\n").encode(),
+    "quotes": "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in GOOD.split()).encode(),
+    "blank lines": GOOD.replace("\n", "\n\n").encode(),
+    "exponents": cells(lambda query, image, value: (query, image, f"{float(value):.3e}")).encode(),
+    "gzip without the suffix": gzip.compress(GOOD.encode()),
+    "gzip in two members": gzip.compress(GOOD[:40].encode()) + gzip.compress(GOOD[40:].encode()),
+}
+
+
+@pytest.mark.parametrize("content", SAME.values(), ids=SAME)
+def test_the_same_table_written_otherwise_scores_the_same(fold, content):
+    expected = evaluate(fold, *VALID).per_query
+    (fold / "submission.csv").write_bytes(content)
+    evaluation = score.evaluate(fold / "submission.csv", fold / "truth.csv")
+    pd.testing.assert_frame_equal(evaluation.per_query, expected)
+    assert evaluation.breaches == [] and evaluation.warnings == []
+
+
+def test_plain_text_with_the_suffix_of_gzip_is_read(fold):
+    expected = summary(fold, *VALID)
+    (fold / "submission.csv").rename(fold / "submission.csv.gz")
+    evaluation = score.evaluate(fold / "submission.csv.gz", fold / "truth.csv")
+    assert score.summarise(*evaluation[:2]) == expected
+
+
+def test_truth_labels_and_scenarios_may_be_packed_under_any_name(fold):
+    expected = summary(fold, *VALID)
+    for path in [fold / "truth.csv", fold / "labels.csv", *(fold / "test").rglob("*.csv")]:
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    assert summary(fold, *VALID) == expected
+
+
+def test_minus_zero_is_zero(fold):
+    lines = ["scenario02-a1,a2,-0", "scenario02-a1,b2,0"]
+    assert not evaluate(fold, *lines).breaches and evaluate(fold, *lines).per_query.official[2] == 1 / 2
+
+
+def test_a_directory_is_no_submission(fold, monkeypatch, capsys):
+    assert "is a directory; give a file" in told(monkeypatch, capsys, fold, fold / "truth.csv")
+
+
+def test_submission_and_truth_given_the_wrong_way_round_are_told(fold, monkeypatch, capsys):
+    submission = write(fold / "submission.csv", HEADER, *VALID)
+    write(fold / "named.csv", "Image,Id", *FIVE)
+    write(fold / "predictions.csv", "image,predictions", *FIVE)
+    for truth in (submission, fold / "named.csv", fold / "predictions.csv"):
+        assert "the submission comes first, the truth second" in told(monkeypatch, capsys, fold / "truth.csv", truth)
+
+
+def test_the_data_of_another_fold_is_told(fold, monkeypatch, capsys):
+    submission = write(fold / "submission.csv", HEADER, *VALID)
+    truth = write(fold / "elsewhere" / "truth.csv", "query_id,database_image_id", "scenario01-a1,a2", "scenario07-z1,a2")
+    line = told(monkeypatch, capsys, submission, truth, "--data", fold / "test")
+    assert f"{truth}: query scenario07-z1 is asked by no scenario of {fold / 'test'}; give the --data of its fold" in line
+
+
+def test_without_scenarios_a_file_of_another_fold_is_told_and_strange_images_are_warned_of(fold):
+    for table in fold.glob("test/**/*.csv"):
+        table.unlink()
+    foreign = evaluate(fold, *[line.replace("-", "-z") for line in VALID])
+    assert len(foreign.breaches) == 1 and "not in the truth; the ids are such as 'scenario01-a1'; is this" in foreign.breaches[0]
+    evaluation = evaluate(fold, *cells(lambda query, image, value: (query, f"images/{image}.jpg", value)).splitlines()[1:])
+    assert evaluation.breaches == [] and evaluation.warnings == [
+        "database images, none of them in the truth, where the ids are such as 'a2': 5; the first is images/a2.jpg"]
+
+
+def test_an_empty_database_is_no_reason_to_stumble(fold):
+    for name in ("scenario01", "scenario02"):
+        write(fold / f"test/databases/{name}.csv", "database_image_id")
+    assert "there are no ids at all" in evaluate(fold, *VALID).breaches[0]
+
+
+def test_a_packed_file_that_grows_without_bound_is_refused(fold, monkeypatch, capsys):
+    path = fold / "submission.csv"
+    for content, limits in ((GOOD + "a,b,c\n" * 200_000, (2 ** 20, 10 ** 9)), (GOOD + ",,\n" * 200_000, (2 ** 30, 10 ** 5))):
+        monkeypatch.setattr(files, "UNPACKED", limits[0])
+        monkeypatch.setattr(files, "CELLS", limits[1])
+        path.write_bytes(gzip.compress(content.encode()))
+        assert "unpacks to more than" in told(monkeypatch, capsys, path, fold / "truth.csv")
+        path.write_text(content)
+        assert "unpacks to" not in told(monkeypatch, capsys, path, fold / "truth.csv")
+
+
+def command_within(gigabytes, *arguments):
+    """The command in a child that may not reserve more memory; a breach of the limit is a MemoryError."""
+    limit = int(gigabytes * 2 ** 30)
+    return subprocess.run([sys.executable, "-m", "eval.score", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+
+
+@pytest.mark.slow
+def test_a_gzip_bomb_takes_little_memory(fold):
+    path = fold / "submission.csv"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(600):
+            file.write((HEADER + "\n").encode() * 2 ** 15)  # a mebibyte a time
+    done = command_within(1, path, fold / "truth.csv")
+    assert done.returncode == 2 and "unpacks to more than" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_million_rows_fit_into_two_gigabytes(tmp_path):
+    rng, n, images = np.random.default_rng(0), 50_000, [f"test{number:06d}" for number in range(20_000)]
+    asked, right, found = (rng.integers(len(images), size=(n, count)) for count in (1, 20, 20))
+    found[:, 0] = right[:, 0]
+    (tmp_path / "labels.csv").write_text("image_id,whale_id\n" + "".join(f"{image},whale{k % 800}\n" for k, image in enumerate(images)))
+    for name, table in (("truth", right), ("submission", found)):
+        with open(tmp_path / f"{name}.csv", "w") as file:
+            file.write(HEADER + "\n" if name == "submission" else "query_id,database_image_id\n")
+            for number, row in enumerate(table):
+                query = f"scenario{number % 10:02d}-{images[asked[number, 0]]}-{number}"
+                file.writelines(f"{query},{images[image]}{f',{1 - k / 100:.2f}' if name == 'submission' else ''}\n"
+                                for k, image in enumerate(dict.fromkeys(row)))
+    done = command_within(2, tmp_path / "submission.csv", tmp_path / "truth.csv", "--json", tmp_path / "score.json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "score.json").read_text())
+    assert result["n_queries"] == n and result["top1"] == 1.0 and result["strict"] == result["official"]
 
 
 @pytest.mark.parametrize("truth, words", [
@@ -350,6 +600,19 @@ def test_both_competitions_files_and_words_for_a_new_whale_score_the_same(label_
     assert other == summary(label_fold, *FIVE, header="Image,Id")
 
 
+def test_a_label_of_the_truth_may_hold_a_comma_but_no_space(label_fold):
+    write(label_fold / "truth.csv", "Image,Id", '1.jpg,"a,b"')
+    assert evaluate(label_fold, '1.jpg,"a,b c"', header="Image,Id").per_query.official.tolist() == [1]
+    write(label_fold / "truth.csv", "Image,Id", "1.jpg,a b")
+    with pytest.raises(InputError, match="line 2: 'a b' holds spaces"):
+        evaluate(label_fold, "1.jpg,a", header="Image,Id")
+
+
+def test_images_given_by_path_are_one_sentence(label_fold):
+    breaches = evaluate(label_fold, *["test/" + line for line in FIVE], header="Image,Id").breaches
+    assert len(breaches) == 1 and breaches[0].startswith("4 of 4 rows, the first is line 2: image test/1.jpg: not an image of the truth; ")
+
+
 def test_a_missing_image_counts_zero(label_fold):
     evaluation = evaluate(label_fold, *FIVE[:1], header="Image,Id")
     assert score.summarise(*evaluation[:2])["official"] == 1 / 4 and len(evaluation.warnings) == 1
@@ -363,7 +626,7 @@ def test_a_label_in_sixth_place_earns_nothing(label_fold):
 @pytest.mark.parametrize("line, rule", [
     ("9.jpg,w_a", "image 9.jpg: not an image of the truth"), ("1.jpg,w_a", "image 1.jpg: the image is given twice"),
     ("5.jpg,a b c d e f", "image 5.jpg: more than 5 labels"), ("5.jpg,", "image 5.jpg: no label"),
-    ("5.jpg,a b a", "image 5.jpg: a label is given twice")])
+    ("5.jpg,a b a", "image 5.jpg: a label is given twice"), ('5.jpg,"a,b"', "image 5.jpg: 'a,b' is not labels separated by spaces")])
 def test_the_rules_of_a_label_file(label_fold, line, rule):
     with open(label_fold / "truth.csv", "a") as truth:
         truth.write("5.jpg,w_z\n")

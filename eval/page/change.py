@@ -39,7 +39,8 @@ def answered(run: Path, folds: list[int]) -> pd.DataFrame:
 
 def waterfall(table: pd.DataFrame, title: str, name: str) -> Figure:
     result, difference = compare.compare(table), table.difference.to_numpy()
-    worth = "{difference:+.4f}, 95 % interval {0:+.4f} to {1:+.4f}, p = {p_value:.4f}".format(*result["ci95"], **result)
+    interval = "95 % interval {:+.4f} to {:+.4f}".format(*result["ci95"]) if result["ci95"] else "no interval for one individual alone"
+    worth = f"{result['difference']:+.4f}, {interval}, p = {result['p_value']:.4f}"
     better, worse = int((difference > 0).sum()), int((difference < 0).sum())
     counts = f"{better:,} queries are better, {worse:,} worse, {len(table) - better - worse:,} the same"
     quantiles = [f"{share} % of the queries change by {np.quantile(difference, 1 - share / 100):+.3f} or more" for share in (5, 25, 50, 75, 95)]
