@@ -96,6 +96,7 @@ while [[ $# -gt 0 ]]; do
     esac
 done
 [[ $folds =~ ^(all|none|[0-9]+(,[0-9]+)*)$ ]] || refuse "--folds is '$folds'; it must be all, none, or numbers such as 0,1,2"
+[[ -z $(tr , '\n' <<< "$folds" | sort | uniq -d) ]] || refuse "--folds is '$folds'; a fold stands there twice"
 [[ $n_folds =~ ^[0-9]+$ ]] || refuse "--n-folds is '$n_folds'; it must be a whole number"
 [[ $seed =~ ^[0-9]+$ ]] || refuse "--seed is '$seed'; it must be a whole number"
 [[ $device =~ ^(auto|cpu|cuda)$ ]] || refuse "--device is '$device'; it must be auto, cpu or cuda"
@@ -117,7 +118,7 @@ set_up
 own_protocol=$(python -c 'import sys; from solution import files, recipe; files.run(lambda: print(recipe.load(sys.argv[1]).protocol))' "$recipe")
 protocol=${protocol:-$own_protocol}
 [[ $protocol != identify || $folds =~ ^(0|all|none)$ ]] || refuse "--folds is '$folds'; protocol identify makes the one fold 0"
-mkdir -p "$run"
+mkdir -p "$run" 2> /dev/null || refuse "--output is '$run'; no folder can be made there"
 if [[ -n $demo ]]; then
     data="$run/data"
     [[ -d $data ]] || step "data" python -m eval.importers demo --output "$data" --seed "$seed"

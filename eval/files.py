@@ -143,6 +143,10 @@ def whole_directory(path: Path) -> Iterator[Path]:
         beside.mkdir()
         yield beside
         os.rename(beside, path)
+    except OSError as error:
+        if error.filename in (None, str(beside)):
+            error.filename = str(path)
+        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

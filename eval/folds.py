@@ -5,9 +5,9 @@ FOLDS/k/labels.csv and FOLDS/manifest.json. `eval.protocols` says what each prot
 
     python -m eval.folds data --output folds --protocol whale --n-folds 5 --seed 0
 
-prints a line a fold; 5,902 rows without images take a second. Nothing in test/ tells the whale: neutral ids in a new
-order, only the columns a photograph shows, copies with one time and mode. The image files themselves are copied byte by
-byte, so whatever their EXIF says stays in them.
+prints a line a fold, with how often a blind guess is right; 5,902 rows without images take a second. Nothing in test/
+tells the whale: neutral ids in a new order, only the columns a photograph shows, copies with one time and mode. The image
+files themselves are copied byte by byte, so whatever their EXIF says stays in them.
 """
 
 import argparse
@@ -30,6 +30,9 @@ NO_IMAGES = "a label table without images: no files are copied"
 NO_ENCOUNTER = ("some images have neither timestamp nor encounter_id: each is an encounter of its own, so a query may meet "
                 "photographs of the same minute, and the scores flatter")
 NO_WHALE = "images without a whale_id are never asked and never a match; they stay in training"
+EASY = .2  # of the queries
+FEW = ("the databases hold so few individuals that a guess scores high and systems hardly differ; fewer folds (--n-folds) or protocol "
+       "encounter make them larger")
 UNMADE = "queries_not_made_without_a_true_match"
 
 
@@ -37,6 +40,8 @@ def ask(k: int, fold: Fold, labels: Labels) -> list[tuple[Scenario, pd.DataFrame
     """Each scenario of a fold with its matches; a fold that asks nothing is refused before any is written."""
     asked = [(scenario, matches(labels, scenario)) for scenario in fold.scenarios]
     if not len(fold.test) or asked and not any(len(pairs) for _, pairs in asked):
+        if labels.known.sum() == labels.whale.max() + 1:
+            raise InputError(f"{labels.file}: no individual has two photographs, so none can be found again; add photographs")
         raise InputError(f"fold {k}: no query has a true match in its database; choose fewer folds or another protocol")
     return asked
 
@@ -147,12 +152,19 @@ def ask_counts(asked: list[tuple[Scenario, pd.DataFrame]]) -> dict:
     """Queries made and not made, over all scenarios."""
     made = [{"kind": scenario.kind, "queries": int(pairs["query"].nunique()), "database": len(scenario.database),
              "queries_in_database": int(np.isin(pairs["query"].unique(), scenario.database).sum()),
-             "truth_rows": len(pairs)} for scenario, pairs in asked if len(pairs)]
+             "truth_rows": len(pairs), "chance_top1": chance(scenario, pairs)} for scenario, pairs in asked if len(pairs)]
     n_queries = sum(scenario["queries"] for scenario in made)
     return {"queries": n_queries,
+            "chance_top1": sum(scenario["queries"] * scenario["chance_top1"] for scenario in made) / n_queries,
             UNMADE: sum(len(scenario.queries) for scenario, _ in asked) - n_queries,
             "scenarios": {f"scenario{number:02d}": scenario for number, scenario in enumerate(made, start=1)},
             "scenarios_without_queries": [scenario.kind for scenario, pairs in asked if not len(pairs)]}
+
+
+def chance(scenario: Scenario, pairs: pd.DataFrame) -> float:
+    """How often a blind guess names the whale: the mean share of matches in a query's database."""
+    n_matches = pairs["query"].value_counts()
+    return float((n_matches / (len(scenario.database) - np.isin(n_matches.index, scenario.database))).mean())
 
 
 def name_counts(fold: Fold) -> dict:
@@ -240,10 +252,26 @@ def main() -> None:
 def tell(manifest: dict) -> None:
     for k, fold in manifest["folds"].items():
         print(f"fold {k}: {fold['train_images']:,} training images of {fold['train_whales']:,} whales; "
-              f"{fold['test_images']:,} test images of {fold['test_whales']:,}; {fold['queries']:,} queries"
-              + (f" ({fold[UNMADE]:,} more have no true match)" if UNMADE in fold else ""))
+              f"{fold['test_images']:,} test images of {fold['test_whales']:,}; {fold['queries']:,} queries{of_queries(fold)}")
+        for name, one in fold["scenarios"].items() if manifest["protocol"] == "suite" else []:
+            print(f"  {name}: {one['queries']:,} queries, {one['database']:,} images; {one['kind']}")
+        for what, number in fold["left_out"].items():
+            if number:
+                print(f"note: {number:,} {what} are left out")
+    easy = [k for k, fold in manifest["folds"].items() if fold.get("chance_top1", 0) > EASY]
+    if easy:
+        print(f"note: fold {', '.join(easy)}: {FEW}")
     for note in manifest["notes"]:
         print(f"note: {note}")
+
+
+def of_queries(fold: dict) -> str:
+    """What to know of a fold's queries, in brackets; folds made before tell no chance."""
+    said = {f"{fold.get(UNMADE, 0):,} more have no true match": fold.get(UNMADE),
+            f"{fold.get('queries_of_unknown_whales', 0):,} of them of unknown whales": "queries_of_unknown_whales" in fold,
+            f"a blind guess is right for {fold.get('chance_top1', 0):.1%}": "chance_top1" in fold}
+    words = ", ".join(words for words, holds in said.items() if holds)
+    return f" ({words})" if words else ""
 
 
 if __name__ == "__main__":

@@ -13,12 +13,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Callable
 
-from eval.files import run, whole_directory
+from eval.files import InputError, run, whole_directory
 
 
 def import_demo(arguments: argparse.Namespace, data: Path) -> None:
     from eval.sources.demo import write_demo
 
+    if arguments.seed < 0:
+        raise InputError(f"--seed {arguments.seed}: must be 0 or more")
     write_demo(data, arguments.seed)
 
 
@@ -56,11 +58,13 @@ def import_folders(arguments: argparse.Namespace, data: Path) -> None:
 
 
 def date_format(text: str) -> str:
-    """An argument that strptime knows as a format."""
+    """An argument that strptime knows as a format, with a year in it at least."""
     try:
-        datetime.strptime(datetime(2000, 1, 1).strftime(text), text)
+        known = datetime.strptime(datetime(2001, 1, 1).strftime(text), text).year == 2001
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no format of dates; write one such as %d/%m/%Y") from None
+        known = False
+    if not known:
+        raise argparse.ArgumentTypeError(f"{text!r} is no format of dates; write one such as %d/%m/%Y")
     return text
 
 

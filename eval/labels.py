@@ -20,14 +20,15 @@ OUTSIDE = r"^$|^[/\\]|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)"
 
 @dataclass(frozen=True)
 class Labels:
-    """A checked metadata.csv (text) of n rows, and of each row the whale (-1: unknown), the encounter, what told the
-    encounter, and the day (NaT: unknown)."""
+    """A checked metadata.csv (text) of n rows and where it lies, and of each row the whale (-1: unknown), the encounter,
+    what told the encounter, and the day (NaT: unknown)."""
 
     metadata: pd.DataFrame
     whale: np.ndarray
     encounter: np.ndarray
     encounter_source: np.ndarray
     day: pd.Series
+    file: Path
 
     @property
     def known(self) -> np.ndarray:
@@ -38,6 +39,8 @@ def read_labels(data: Path) -> Labels:
     """DATA/metadata.csv, checked; InputError names the line (row i is line i + 2) and what to do."""
     file = Path(data) / "metadata.csv"
     metadata = read_table(file, ["image_id", "path", "whale_id"])
+    if metadata.empty:
+        raise InputError(f"{file}: no rows; folds need labelled images")
     refuse(file, metadata["image_id"], metadata["image_id"] == "", "image_id is empty; give every image one")
     twice = metadata["image_id"].duplicated()
     if twice.any():
@@ -45,12 +48,14 @@ def read_labels(data: Path) -> Labels:
         raise InputError(f"{file}: lines {first + 2} and {second + 2} have the same image_id "
                          f"{metadata['image_id'][first]!r}; keep one of them")
     refuse(file, metadata["path"], metadata["path"].str.contains(OUTSIDE), "path must lie inside the data directory")
+    refuse(file, metadata["whale_id"], metadata["whale_id"] != metadata["whale_id"].str.strip(),
+           "whale_id begins or ends with a space, which makes it another individual; remove it")
     if (metadata["whale_id"] == "").all():
         raise InputError(f"{file}: every whale_id is empty; folds need labelled images")
     whale = pd.factorize(metadata["whale_id"].where(metadata["whale_id"] != ""))[0]
     time, day = times(file, metadata, "timestamp"), times(file, metadata, "date")
     encounter, source = encounters(whale, time, column(metadata, "encounter_id"))
-    return Labels(metadata, whale, encounter, source, day.fillna(time).dt.normalize())
+    return Labels(metadata, whale, encounter, source, day.fillna(time).dt.normalize(), file)
 
 
 def column(table: pd.DataFrame, name: str) -> pd.Series:

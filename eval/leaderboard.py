@@ -28,6 +28,8 @@ COLUMNS = ["board", "protocol", "data", "seed", "n_folds", "fold", "system", "va
 WHOLE_NUMBERS = ["seed", "n_folds", "n_queries"]
 SHARES = ["score", "low", "high", "map5_individuals", "top1"]  # between 0 and 1; all but the score may be empty
 SAME = ["protocol", "data", "seed", "n_folds", "fold", "measure", "n_queries"]  # in all rows of a board
+FEW = 5  # whales; redrawing fewer tells nothing of others
+DIFFERENCE = "intervals are of each system alone; whether one is better than another: python -m eval.compare ONE OTHER TRUTH"
 ROW = ["board", "system", "variant"]  # tells rows apart
 
 
@@ -54,7 +56,7 @@ def consistent(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """The table, unless a row stands there twice or a board holds what cannot be compared."""
     twice = table.duplicated(ROW)
     if twice.any():
-        raise InputError(f"{path}: {' / '.join(table[ROW][twice].iloc[0])} stands there twice; remove one of the lines")
+        raise InputError(f"{path}: {' / '.join(filter(None, table[ROW][twice].iloc[0]))} stands there twice; remove one of the lines")
     mixed = table.groupby("board")[SAME].nunique() > 1
     for board, name in np.argwhere(mixed.to_numpy())[:1]:
         values = table[SAME[name]][table.board == mixed.index[board]].unique()
@@ -64,9 +66,16 @@ def consistent(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def boards(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Each board of a leaderboard, best first, with a column `rank`; equal scores share a rank."""
-    return {name: part.assign(rank=part.score.rank(method="min", ascending=False).astype(int)).reset_index(drop=True)
-            for name, part in in_order(table).groupby("board")}
+    """Each board of a leaderboard, best first, with a column `rank`; equal scores share a rank. Of one cut the folds together are first."""
+    parts = {name: part.assign(rank=part.score.rank(method="min", ascending=False).astype(int)).reset_index(drop=True)
+             for name, part in in_order(table).groupby("board")}
+    return dict(sorted(parts.items(), key=lambda part: by_fold(*part)))
+
+
+def by_fold(name: str, board: pd.DataFrame) -> tuple:
+    """What boards are sorted by: the cut, the most folds first, then the number of the fold."""
+    fold = board.fold[0]
+    return name.removesuffix(fold), -fold.count("+"), len(fold), fold
 
 
 def ranked(path: Path) -> dict[str, pd.DataFrame]:
@@ -116,7 +125,8 @@ def system(run: Path, path: Path) -> str:
 def measured(per_query: pd.DataFrame) -> dict[str, float | None]:
     """The figures of a per-query table of eval.score: strict with its interval by whale, and the other measures."""
     summary = summarise(per_query, [])
-    low, high = summary["ci95"] or (None, None)
+    whales = per_query.whale_id[per_query.whale_id != ""].nunique()
+    low, high = summary["ci95"] if summary["ci95"] and whales >= FEW else (None, None)
     return {"n_queries": len(per_query), "strict": summary["strict"], "low": low, "high": high,
             "map5_individuals": summary["map5_individuals"], "top1": summary["top1"]}
 
@@ -192,6 +202,14 @@ def show(board: pd.DataFrame) -> None:
     print(table.to_string(index=False))
 
 
+def tell_replaced(path: Path, added: pd.DataFrame) -> None:
+    """One line where a file of this name stands on the boards with another score."""
+    before = read(path) if os.path.lexists(path) else pd.DataFrame(columns=COLUMNS)
+    again = added.merge(before, on=ROW, suffixes=("", "_before"))
+    for row in again[again.score != again.score_before].head(1).itertuples():
+        print(f"note: {row.system!r} was there with {row.score_before:.4f}, now {row.score:.4f}; another --name keeps both")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Show a local leaderboard, each board ranked; with --add, score a file of any system and add it first.",
@@ -206,11 +224,16 @@ def main() -> None:
     shown = None
     if arguments.add:
         added = of_files(arguments.add, arguments.fold, arguments.name)
+        tell_replaced(arguments.file, added)
         add(arguments.file, added)
         shown = set(added.board)
-    for name, board in ranked(arguments.file).items():
-        if shown is None or name in shown:
-            show(board)
+    found = {name: board for name, board in ranked(arguments.file).items() if shown is None or name in shown}
+    for board in found.values():
+        show(board)
+    if not found:
+        print(f"note: {arguments.file} holds no rows; add a system with --add, --fold and --name")
+    if any(len(board) > 1 for board in found.values()):
+        print(f"\n{DIFFERENCE}")
 
 
 if __name__ == "__main__":

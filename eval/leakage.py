@@ -202,9 +202,12 @@ def notes(told: dict) -> list[str]:
     undated, alone = told["all"]["queries_without_timestamp"], told["all"]["queries_without_encounter"]
     unreadable = told["unreadable"]
     holds = {
-        "no query has a timestamp, so only encounters are told": undated == told["queries"],
+        "no query has a timestamp or an encounter_id: whether photographs of one minute meet cannot be told":
+            undated == alone == told["queries"],
+        "no query has a timestamp, so only encounters are told": undated == told["queries"] > alone,
         f"{undated:,} queries have no timestamp and are in no share of time": 0 < undated < told["queries"],
-        f"{alone:,} queries have neither timestamp nor encounter_id and are in no share of encounters": alone > 0,
+        f"{alone:,} queries have neither timestamp nor encounter_id and are in no share of encounters":
+            0 < alone and not undated == alone == told["queries"],
         "no training images in this fold": told["training_images"] == 0,
         "no scenarios, so no database: photographs are named": not told["scenarios"],
         "a label table without images: images were not compared": not told["images_compared"],

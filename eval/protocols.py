@@ -89,7 +89,8 @@ def _deal_whales(labels: Labels, n_folds: int, random: np.random.Generator) -> n
     rows = pd.DataFrame({"whale": labels.whale, "encounter": labels.encounter})[labels.known]
     n_images = rows.groupby("whale").size().to_numpy()
     if n_folds > len(n_images):
-        raise InputError(f"--n-folds {n_folds}: there are only {len(n_images)} whales; choose at most as many folds")
+        advice = "choose at most as many folds" if len(n_images) > 1 else "protocol whale needs two or more, choose encounter"
+        raise InputError(f"--n-folds {n_folds}: there are only {len(n_images)} whales; {advice}")
     askable = rows.groupby("whale")["encounter"].nunique().to_numpy() > 1
     order = np.lexsort((random.permutation(len(n_images)), -n_images, ~askable))
     rounds = -(-len(order) // n_folds)
@@ -127,8 +128,11 @@ def time(labels: Labels, n_folds: int, date: str | None) -> list[Fold]:
     """One fold: training before `date`, queries from then on; by default the day that leaves nearest 1/n to ask."""
     day = labels.day
     if day.dropna().nunique() < 2:
-        raise InputError("metadata.csv: protocol time needs column 'date' (or 'timestamp') with at least two days")
+        raise InputError(f"{labels.file}: protocol time needs column 'date' (or 'timestamp') with at least two days")
     cut = pd.Timestamp(date) if date else _cut(day.dropna(), 1 / n_folds)
+    if not day.min() < cut <= day.max():
+        raise InputError(f"--date {date}: photographs are needed before it and from it on, "
+                         f"and they are of {day.min().date()} to {day.max().date()}")
     before, after = (day < cut).to_numpy(), (day >= cut).to_numpy()
     train, test = np.flatnonzero(before), np.flatnonzero(after & labels.known)
     left_out = {"images without a date": int(day.isna().sum()),
@@ -175,11 +179,12 @@ def suite(labels: Labels, seed: int) -> list[Fold]:
 def _kinds(labels: Labels, random: np.random.Generator) -> list[Scenario]:
     """Every kind with all the rows that it could ask, if they have a match, and all that could answer."""
     if "viewpoint" not in labels.metadata or labels.day.isna().all():
-        raise InputError("metadata.csv: protocol suite needs columns 'viewpoint' and 'date'; choose another protocol")
+        raise InputError(f"{labels.file}: protocol suite needs columns 'viewpoint' and 'date'; choose another protocol")
     viewpoint, year = labels.metadata["viewpoint"].to_numpy(), labels.day.dt.year.to_numpy()
     top, lateral = viewpoint == "top", np.isin(viewpoint, ["left", "right"])
     if not top.any():
-        raise InputError("metadata.csv: protocol suite needs images with viewpoint 'top'; choose another protocol")
+        raise InputError(f"{labels.file}: protocol suite needs images with viewpoint 'top'; choose another protocol, or mend the column, "
+                         f"which holds {', '.join(map(repr, pd.unique(viewpoint)[:5]))}")
     years = np.unique(year[top & ~np.isnan(year)]).astype(int)
     kinds = [("top to top, all years", top, top), (OUTSIDE, _half(labels.whale, top, random), top)]
     kinds += [(f"top to top, within {one}", top & (year == one), top & (year == one)) for one in years]
@@ -232,7 +237,7 @@ def identify(labels: Labels, seed: int) -> list[Fold]:
     """
     several = labels.metadata["whale_id"].str.contains(r"\s")
     if several.any():
-        raise InputError(f"metadata.csv: line {several.idxmax() + 2}: whale_id {labels.metadata['whale_id'][several.idxmax()]!r} holds "
+        raise InputError(f"{labels.file}: line {several.idxmax() + 2}: whale_id {labels.metadata['whale_id'][several.idxmax()]!r} holds "
                          "a space, which stands between names in a submission; write one word")
     random = np.random.default_rng([seed])
     unknown, asked_unknown = (_unknown_whales if labels.known.all() else _unknown_images)(labels, random)

@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--folds", help="numbers separated by commas (default: every fold that was scored)")
     arguments = parser.parse_args()
     path = arguments.run
-    folds = [path / f"fold{k}" for k in arguments.folds.split(",")] if arguments.folds else scored(path)
+    folds = [path / f"fold{k}" for k in dict.fromkeys(arguments.folds.split(","))] if arguments.folds else scored(path)
     summary = pooled(folds)
     write_json(summary, path / "score.json")
     print()

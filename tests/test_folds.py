@@ -368,6 +368,7 @@ BAD_TABLES = {
     "line 3: 'images/../../x.jpg': path must": {"path": lambda column: [column[0], "images/../../x.jpg", *column[2:]]},
     "line 2: 'yesterday': timestamp is not a time": {"timestamp": lambda column: ["yesterday", *column[1:]]},
     "line 5: '2019-13-01': date is not a time": {"date": lambda column: [*column[:3], "2019-13-01", *column[4:]]},
+    "line 3: 'ANNA ': whale_id begins or ends with a space": {"whale_id": lambda column: [column[0], "ANNA ", *column[2:]]},
     "every whale_id is empty": {"whale_id": lambda column: [""] * len(column)},
     "image_id is empty": {"image_id": lambda column: ["", *column[1:]]},
 }
@@ -391,11 +392,45 @@ def test_bad_arguments_are_refused(data, tmp_path):
         "--seed": {"protocol": "suite", "seed": -1},
         "not a day": {"protocol": "time", "date": "soon"},
         "--date goes with": {"protocol": "whale", "date": "2019-01-01"},
-        "fold 0: no query": {"protocol": "time", "date": "1990-01-01"},
+        "--date 1990-01-01: photographs are needed before it": {"protocol": "time", "date": "1990-01-01"},
+        "--date 2090-01-01: photographs are needed": {"protocol": "time", "date": "2090-01-01"},
     }.items():
         with pytest.raises(InputError, match=message):
             folds.make(data, tmp_path / "folds", **arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_no_choice_of_folds_can_mend_is_told_as_such(tmp_path):
+    data = toy.competition(tmp_path / "data", images=False)
+    table = read(data / "metadata.csv")
+    for message, changed in {"metadata.csv: no rows": table[:0], "metadata.csv: no individual has two": table.drop_duplicates("whale_id"),
+                             "only 1 whales; protocol whale needs two": table.assign(whale_id="one")}.items():
+        changed.to_csv(data / "metadata.csv", index=False)
+        with pytest.raises(InputError, match=message):
+            folds.make(data, tmp_path / "folds", "whale")
+
+
+def test_the_chance_of_a_guess_is_that_of_a_plain_loop(made):
+    for protocol in ("whale", "suite", "encounter"):
+        fold, right = made[protocol] / "0", []
+        truth = read(fold / "truth.csv").groupby("query_id").size()
+        for scenario in read(fold / "test/query_scenarios.csv").itertuples():
+            database = set(read(fold / "test" / scenario.database_path)["database_image_id"])
+            right += [truth[query_id] / len(database - {image}) for query_id, image in read(fold / "test" / scenario.queries_path).itertuples(index=False)]
+        told = json.loads((made[protocol] / "manifest.json").read_text())["folds"]["0"]
+        assert told["chance_top1"] == pytest.approx(np.mean(right))
+
+
+def test_folds_that_any_guess_answers_and_photographs_left_out_are_noted(tmp_path, capsys):
+    data = toy.competition(tmp_path / "data", images=False)
+    table = read(data / "metadata.csv").assign(whale_id=lambda table: np.where(table.index % 2, "ANNA", "BEA"), encounter_id="", timestamp="")
+    table.to_csv(data / "metadata.csv", index=False)
+    folds.tell(json.loads((folds.make(data, tmp_path / "folds", "whale", n_folds=2) / "manifest.json").read_text()))
+    told = capsys.readouterr().out
+    assert "a blind guess is right for 100.0%" in told and "note: fold 0, 1: the databases hold so few individuals" in told
+    table.assign(date=["", *table["date"][1:]]).to_csv(data / "metadata.csv", index=False)
+    folds.tell(json.loads((folds.make(data, tmp_path / "later", "time", n_folds=2) / "manifest.json").read_text()))
+    assert "note: 1 images without a date are left out" in capsys.readouterr().out
 
 
 def test_a_missing_image_and_one_behind_a_link_are_named(tmp_path):
@@ -420,7 +455,7 @@ def test_protocols_that_lack_a_column_say_so(tmp_path):
 def test_a_suite_without_a_view_from_above_is_refused(tmp_path):
     data = toy.competition(tmp_path / "data", images=False)
     change(data, viewpoint="left")
-    with pytest.raises(InputError, match="needs images with viewpoint 'top'"):
+    with pytest.raises(InputError, match="needs images with viewpoint 'top'; .* which holds 'left'"):
         folds.make(data, tmp_path / "folds", "suite")
 
 

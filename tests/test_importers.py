@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from eval import importers
 from eval.sources.belugas import SKIN, Whale, make_whale
 from eval.sources.demo import COLUMNS, image_counts, plan_photographs, write_demo
 from eval.files import InputError
@@ -146,6 +147,13 @@ def test_an_existing_output_is_refused_in_one_line_and_left_alone(tmp_path):
     assert ran.returncode == 2 and ran.stdout == ""
     assert ran.stderr.count("\n") == 1 and str(tmp_path) in ran.stderr
     assert contents(tmp_path) == {Path("keep.txt"): b"mine"}
+
+
+def test_a_seed_below_zero_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["importers", "demo", "--output", str(tmp_path / "data"), "--seed", "-1"])
+    with pytest.raises(InputError, match="--seed -1: must be 0 or more"):
+        importers.main()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failing_importer_leaves_nothing_behind(tmp_path):

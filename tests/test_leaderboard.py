@@ -114,6 +114,13 @@ def test_the_best_is_first_and_equal_scores_share_a_rank():
     assert board.system.tolist() == ["system5", "system1", "system3", "system0", "system4", "system2"]
 
 
+def test_of_one_cut_all_folds_together_are_first_then_each_by_number():
+    numbers = ["10", "2", "0+1", "0+1+2"]
+    cuts = [made_up([0.1], f"{cut} fold {fold}", fold=fold) for cut in ("whale b", "whale a") for fold in numbers]
+    found = leaderboard.boards(pd.concat(cuts))
+    assert list(found) == [f"{cut} fold {fold}" for cut in ("whale a", "whale b") for fold in ("0+1+2", "0+1", "2", "10")]
+
+
 # Adding
 
 def test_the_file_is_the_same_whoever_came_first_and_however_often(tmp_path):
@@ -243,4 +250,11 @@ def test_the_command_shows_what_it_added_and_all_boards_without(place, tmp_path)
     assert done.returncode == 0 and "theirs" in done.stdout and "system0" not in done.stdout
     everything = command(path).stdout
     assert "theirs" in everything and "system0" in everything and f"{rows_of(place, 0).score[0]:.4f}" in everything
+    again = command(path, "--add", place / "1.csv", "--fold", place / "folds" / "1", "--name", "theirs").stdout
+    assert "was there" not in again and "eval.compare" not in again
+    answers(place / "folds" / "0", tmp_path / "better.csv", right=1)
+    better = command(path, "--add", tmp_path / "better.csv", "--fold", place / "folds" / "0", "--name", "theirs").stdout
+    assert better.startswith(f"note: 'theirs' was there with {rows_of(place, 0).score[0]:.4f}, now ")
+    leaderboard.write_table(pd.DataFrame(columns=leaderboard.COLUMNS), tmp_path / "empty.csv")
+    assert command(tmp_path / "empty.csv").stdout.startswith(f"note: {tmp_path}/empty.csv holds no rows")
     assert command(tmp_path / "none.csv").stderr == f"error: {tmp_path}/none.csv: no such file\n"

@@ -269,6 +269,16 @@ def test_the_command_tells_one_fold_or_all_and_writes_the_same(copies, tmp_path)
     assert again.stdout == both.stdout and (tmp_path / "again.json").read_bytes() == (tmp_path / "both.json").read_bytes()
 
 
+def test_a_fold_without_times_and_encounters_says_that_nothing_is_told(tmp_path):
+    data = toy.competition(tmp_path / "data", n_whales=8, images=False)
+    table = pd.read_csv(data / "metadata.csv", dtype=str).drop(columns=["timestamp", "date"])
+    for columns, first in ((table, "no query has a timestamp, so only encounters"), (table.drop(columns="encounter_id"), "no query has a timestamp or")):
+        columns.to_csv(data / "metadata.csv", index=False)
+        fold = folds.make(data, tmp_path / f"folds{columns.shape[1]}", "encounter", n_folds=2) / "0"
+        told = [note for note in leakage.notes(leakage.measure(fold, {})) if "timestamp" in note]
+        assert len(told) == 1 and told[0].startswith(first)
+
+
 def broken(text: str, file: str) -> str:
     return {"labels.csv without a column": text.replace("original_image_id", "original"),
             "a time that is none": text.replace("2018-", "2018x", 1),

@@ -99,6 +99,8 @@ def test_a_second_run_elsewhere_gives_the_same_bytes_and_a_third_one_here_trains
 
 @pytest.mark.parametrize("arguments, told", [
     (["--folds", "some", "--data", "x", "--recipe", "small"], "--folds is 'some'"),
+    (["--folds", "0,1,0", "--data", "x", "--recipe", "small"], "--folds is '0,1,0'; a fold stands there twice"),
+    (["--recipe", "small", "--data", "x", "--output", "README.md/run"], "--output is 'README.md/run'; no folder can be made there"),
     (["--recipe", "small"], "needs --data"),
     (["--data", "x"], "needs --recipe"),
     (["--data", "x", "--recipe", "small", "--protocol", "suite"], "suite has nothing to train on; python -m eval.folds DATA --output FOLDS --protocol suite makes it"),

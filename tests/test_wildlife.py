@@ -1,5 +1,6 @@
 """Tables of path, identity, sets of wildlife-datasets and folders named after individuals, against tables written by hand."""
 
+import argparse
 import csv
 import importlib.util
 import sys
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 import toy_sightings as toy
+from eval import importers
 from eval.sources import linking, sightings
 from eval.files import InputError
 from eval.folds import make
@@ -102,9 +104,17 @@ def test_a_date_that_could_be_two_is_refused_until_its_form_is_said(table, tmp_p
     lines = ["path,identity,date", "a.jpg,1,2019-08-05", "b.jpg,1,05/08/2019"]
     with pytest.raises(InputError, match="line 3: '05/08/2019': date is not a time; .*--date-format"):
         table(lines)
+    with pytest.raises(InputError, match="line 2: '2019-08-05': date is not what --date-format %d/%m/%Y says"):
+        table(lines, "--date-format", "%d/%m/%Y")
     assert toy.lines(table([lines[0], *lines[2:]], "--date-format", "%d/%m/%Y"))[1].endswith("2019-08-05")
     refused = toy.command("wildlife", tmp_path / "set" / "table.csv", "--output", tmp_path / "x", "--date-format", "%Q%Q%")
     assert refused.returncode == 2 and "is no format of dates" in refused.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("text", ["DD/MM/YYYY", "%d", ""])
+def test_a_format_that_tells_no_date_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="no format of dates"):
+        importers.date_format(text)
 
 
 @pytest.mark.parametrize("cell", ["[1, 2, 3, 3]", "(1,2,3,3)", "1 2 3 3", "[1.  2.  3.  3. ]", "[1.0, 2.0, 3.0, 3.0]", "[np.float64(1.0), np.float64(2), np.int64(3), 3]"])
@@ -204,9 +214,34 @@ def test_folders_name_their_individuals(imported, tmp_path, capsys):
     assert toy.lines(data) == [
         "image_id,path,whale_id", "photo00000,images/ANNA/2.JPG,ANNA", "photo00001,images/ANNA/2019/1.jpeg,ANNA",
         'photo00002,"images/Bé, la/1.jpg","Bé, la"', "photo00003,images/loose.jpg,", "photo00004,images/unknown/x.png,"]
-    note, last = capsys.readouterr().out.splitlines()
+    note, untimed, last = capsys.readouterr().out.splitlines()
+    assert untimed.startswith("note: 5 photographs do not say when they were taken")
     assert note == "note: 1 other files are left out (the first is ANNA/notes.txt)"
     assert last == "5 images: 3 of 2 individuals, 2 of unknown ones; 0 boxes"
+
+
+def test_folders_take_the_time_from_the_camera_and_pass_over_what_is_no_time(imported, tmp_path, capsys):
+    for name, said in {"1.jpg": "2019:08:05 16:49:13", "2.jpg": "0000:00:00 00:00:00", "3.jpg": None, "4.jpg": "yesterday"}.items():
+        exif = Image.Exif()
+        if said:
+            exif.get_ifd(0x8769)[0x9003] = said
+        (tmp_path / "photographs/ANNA").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "photographs/ANNA" / name, exif=exif)
+    (tmp_path / "photographs/ANNA/5.jpg").write_bytes(b"no photograph")
+    data = imported("folders", tmp_path / "photographs")
+    table = pd.read_csv(data / "metadata.csv", dtype=str, keep_default_na=False).set_index("path")
+    assert table.timestamp.to_dict() == {f"images/ANNA/{k}.jpg": "2019-08-05 16:49:13" * (k == 1) for k in (1, 2, 3, 4)}
+    assert table.date["images/ANNA/1.jpg"] == "2019-08-05"
+    assert "note: 4 photographs do not say when they were taken" in capsys.readouterr().out
+
+
+def test_links_to_folders_and_photographs_without_any_folder_are_told(imported, tmp_path, capsys):
+    toy.photographs(tmp_path, "elsewhere/1.jpg", "photographs/1.jpg")
+    (tmp_path / "photographs" / "ANNA").symlink_to(tmp_path / "elsewhere")
+    imported("folders", tmp_path / "photographs")
+    link, unknown, _, last = capsys.readouterr().out.splitlines()
+    assert link.startswith("note: 1 links to folders are not entered") and link.endswith("(the first is ANNA)")
+    assert unknown.startswith("note: no folder of an individual") and last == "1 images: 0 of 0 individuals, 1 of unknown ones; 0 boxes"
 
 
 def test_folders_can_be_cut_into_folds(imported, tmp_path):

@@ -34,6 +34,8 @@ def write_coco(data: Path, file: Path, images: Path | None, identity: str | None
     content = read_json(file)
     photographs = by_id(file, entries(file, content, "images"))
     annotations = with_categories(entries(file, content, "annotations"), entries(file, content, "categories"))
+    if not annotations:
+        raise InputError(f"{file}: 'annotations' is empty; there is nothing to import")
     table = sightings(file, photographs, annotations, identity or individual_field(file, annotations))
     without = sorted(photographs.keys() - set(map(annotated, annotations)))
     if without:

@@ -110,7 +110,8 @@ def moments(source: Source, text: pd.Series, name: str, date_format: str | None)
     for form, as_iso in [] if date_format else DATES:
         iso = iso.str.replace(form, as_iso, regex=True)
     moment = pd.to_datetime(iso, format=date_format or "ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
-    source.refuse(text, moment.isna() & (text != ""), f"{name} is not a time; {HOW_TO_DATE}")
+    why = f"is not what --date-format {date_format} says" if date_format else f"is not a time; {HOW_TO_DATE}"
+    source.refuse(text, moment.isna() & (text != ""), f"{name} {why}")
     return moment
 
 
@@ -123,6 +124,7 @@ def boxes(source: Source, table: pd.DataFrame) -> dict[str, pd.Series]:
     upright = np.isfinite(edges).all(axis=1) & (edges[:, 0] < edges[:, 2]) & (edges[:, 1] < edges[:, 3])
     form = "x0 < x1 and y0 < y1" if corners else "[x, y, width, height]"
     source.refuse(text, (text != "") & ~upright, f"not a box, {form} in pixels; mend or empty it")
+    source.refuse(text, (text != "") & outside(edges, table), "the box lies outside of its photograph; mend or empty it")
     given = (text != "").to_numpy() & ~spans(edges, table)
     return {name: pd.Series(np.where(given, [f"{edge:.7g}" for edge in edges[:, k]], ""), table.index)
             for k, name in enumerate(BOX) if given.any()}
@@ -136,9 +138,20 @@ def four_numbers(text: pd.Series) -> np.ndarray:
     return np.where(cells[4].isna().to_numpy()[:, None], numbers[:, :4], np.nan)
 
 
+def size(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Width and height of each row's photograph; NaN where the table does not tell them."""
+    return tuple(pd.to_numeric(column(table, name), errors="coerce").to_numpy(float) for name in ("width", "height"))
+
+
+def outside(edges: np.ndarray, table: pd.DataFrame) -> np.ndarray:
+    """Whether no pixel of the image, where its size is told, lies in the box."""
+    width, height = size(table)
+    return (edges[:, 0] >= width) | (edges[:, 1] >= height) | (edges[:, 2] <= 0) | (edges[:, 3] <= 0)
+
+
 def spans(edges: np.ndarray, table: pd.DataFrame) -> np.ndarray:
     """Whether each box covers its whole image but for a pixel, which rounding takes."""
-    width, height = (pd.to_numeric(column(table, name), errors="coerce").to_numpy(float) for name in ("width", "height"))
+    width, height = size(table)
     return (edges[:, 0] <= 1) & (edges[:, 1] <= 1) & (edges[:, 2] >= width - 1) & (edges[:, 3] >= height - 1)
 
 

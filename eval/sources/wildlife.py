@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.files import InputError, read_table
+from eval.files import InputError, progress, read_table
 from eval.sources.linking import Source, counted
 from eval.sources.sightings import write_sightings
 
@@ -77,25 +77,50 @@ def as_text(catalogue: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_folders(data: Path, folder: Path) -> None:
-    """From folders named after individuals; a photograph directly in `folder` is of an unknown one."""
+    """From folders named after individuals; a photograph directly in `folder` is of an unknown one. Times are the cameras'."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    found = files_below(folder)
+    found, links = files_below(folder)
     path = pd.Series([name for name in found if name.lower().endswith(SUFFIXES)], dtype=object)
     others = [name for name in found if not name.lower().endswith(SUFFIXES)]
     if path.empty:
         raise InputError(f"{folder}: no photographs in it ({', '.join(SUFFIXES)}); "
                          "give the folder that holds a folder for each individual")
-    if others:
-        print(f"note: {counted(others, 'other files are left out')}")
+    for names, what in ((others, "other files are left out"), (links, "links to folders are not entered; put the folders themselves there")):
+        if names:
+            print(f"note: {counted(names, what)}")
     identity = path.map(lambda name: name.split("/")[0] if "/" in name else "")
-    write_sightings(data, pd.DataFrame({"path": path, "identity": identity}), Source(str(folder), "photograph {}", 1), folder)
+    if (identity == "").all():
+        print("note: no folder of an individual holds photographs, so all are of unknown ones: to be named, nothing to learn from")
+    table = pd.DataFrame({"path": path, "identity": identity, "timestamp": taken(folder, path)})
+    untimed = list(path[table["timestamp"] == ""])
+    if untimed:
+        print(f"note: {counted(untimed, 'photographs do not say when they were taken, so each counts as an encounter of its own')}")
+    write_sightings(data, table, Source(str(folder), "photograph {}", 1), folder)
 
 
-def files_below(folder: Path) -> list[str]:
-    """Paths relative to `folder` in order; hidden files and folders are passed over, links to folders not entered."""
-    found = []
+def taken(folder: Path, path: pd.Series) -> pd.Series:
+    """When the camera took each photograph, as its EXIF says; "" where it says nothing that is a time."""
+    said = pd.Series([original_time(folder / name) for name in progress(list(path), "reading times")], path.index, dtype=str)
+    return pd.to_datetime(said, format="%Y:%m:%d %H:%M:%S", errors="coerce").dt.strftime("%Y-%m-%d %H:%M:%S").fillna("")
+
+
+def original_time(file: Path) -> str:
+    """The tag DateTimeOriginal."""
+    from PIL import ExifTags, Image
+
+    try:
+        with Image.open(file) as photograph:
+            return str(photograph.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal, ""))
+    except Exception:  # each decoder has its own kinds for damaged bytes; what cannot be read is counted later
+        return ""
+
+
+def files_below(folder: Path) -> tuple[list[str], list[str]]:
+    """Files, and links to folders, which are not entered: paths relative to `folder` in order. What is hidden is passed over."""
+    found, links = [], []
     for at, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [os.path.relpath(os.path.join(at, name), folder) for name in files if not name.startswith(".")]
-    return sorted(found)
+        links += [os.path.relpath(os.path.join(at, name), folder) for name in folders if os.path.islink(os.path.join(at, name))]
+    return sorted(found), sorted(links)
