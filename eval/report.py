@@ -84,17 +84,17 @@ def contents(run: Path, against: Path | None = None, board: Path | None = None) 
         raise InputError(f"{run}: no run here (score.json, fold0/); make one with ./run_all.sh")
     if against:
         same_folds(run, against)
+    system = leaderboard.system(run, board or leaderboard.beside(run))
     fold_scores = present(folds, lambda fold: read_score(run / f"fold{fold}" / "score.json"))
     of_names = any(each["map5_images"] is None and each["map5_individuals"] is not None for each in [score, *fold_scores.values()] if each)
     return {
         "name": run.resolve().name, "score": score, "manifest": manifest, "folds": folds, "of_names": of_names,
         "titles": NAME_TITLES if of_names else TITLES, "meanings": NAME_MEANINGS if of_names else MEANINGS,
         "fold_scores": fold_scores, "open_set": open_set({fold: each["open_set"] for fold, each in fold_scores.items() if "open_set" in each}),
-        "scenarios": scenario_rows(score, manifest) if score else [], "sections": figures.sections(run, folds, against),
+        "guess": None if of_names else guess(manifest, folds), "scenarios": scenario_rows(score, manifest) if score else [], "sections": figures.sections(run, folds, against),
         "learning": {fold: learning(run, fold) for fold in folds}, "board_file": board,
-        "boards": boards(board or leaderboard.beside(run), bool(board), manifest),
-        "system": leaderboard.system(run, board or leaderboard.beside(run)),
-        "steps": steps(run / "summary.csv"), "timings": present(folds, lambda fold: read_object(run / f"fold{fold}" / "timings.json")),
+        "boards": boards(board or leaderboard.beside(run), bool(board), manifest, system), "system": system,
+        "steps": steps(run / "summary.csv"),
         "recipes": recipes(run, folds), "protocols": PROTOCOLS, "counts": COUNTS,
         "provenance": present(folds, lambda fold: read_object(run / f"fold{fold}" / "weights" / "provenance.json")),
         **queries(run, folds, against, manifest),
@@ -123,13 +123,21 @@ def kinds(manifest: dict | None) -> dict[str, str]:
     return {name: kinds.pop() for name, kinds in said.items() if len(kinds) == 1}
 
 
-def boards(path: Path, needed: bool, manifest: dict | None) -> dict[str, pd.DataFrame]:
-    """The leaderboard's boards of this protocol and data; none where there is no file, unless it is `needed`."""
+def boards(path: Path, needed: bool, manifest: dict | None, system: str) -> dict[str, pd.DataFrame]:
+    """The leaderboard's boards of this protocol and data, those with this system first; none where there is no file, unless it is `needed`."""
     if not needed and not path.is_file():
         return {}
     asked = (manifest or {}).get("protocol"), str((manifest or {}).get("metadata_sha256"))[:12]
     same = {name: rows for name, rows in leaderboard.ranked(path).items() if (rows.protocol[0], rows.data[0]) == asked}
-    return dict(sorted(same.items(), key=lambda board: -board[1].fold[0].count("+")))  # all folds together first
+    # this run's first, and of these the one of all its folds together
+    return dict(sorted(same.items(), key=lambda board: (system not in set(board[1].system), -board[1].fold[0].count("+"))))
+
+
+def guess(manifest: dict | None, folds: list[int]) -> float | None:
+    """How often a blind first answer is right, over the queries of these folds; None where the manifest does not tell."""
+    told = [manifest["folds"].get(str(fold), {}) for fold in folds] if manifest else []
+    told = [(fold["chance_top1"], fold["queries"]) for fold in told if fold.get("chance_top1") is not None and fold.get("queries")]
+    return sum(chance * queries for chance, queries in told) / sum(queries for _, queries in told) if told else None
 
 
 def present(folds: list[int], read) -> dict[int, dict]:

@@ -31,10 +31,15 @@ def shares(whole: float, phases: dict[str, float]) -> dict[str, float] | None:
 
 def ratios(ours: BySize, theirs: BySize) -> dict:
     """Their seconds per photograph / ours, without start-up: the median over the rounds, the least and the most."""
-    rounds = [ratio(one, other) for one, other in zip(further(ours), further(theirs))]
+    return spread(further(ours), further(theirs))
+
+
+def spread(ours: list[float], theirs: list[float]) -> dict:
+    """Their seconds / ours, round by round: the median of that, the least and the most."""
+    rounds = [ratio(one, other) for one, other in zip(ours, theirs)]
     known = [value for value in rounds if value is not None]
-    spread = (median(known), min(known), max(known)) if known else (None, None, None)
-    return {**dict(zip(("ratio", "ratio_least", "ratio_most"), spread)), "ratio_of_rounds": rounds}
+    told = (median(known), min(known), max(known)) if known else (None, None, None)
+    return {**dict(zip(("ratio", "ratio_least", "ratio_most"), told)), "ratio_of_rounds": rounds}
 
 
 def further(seconds: BySize) -> list[float]:

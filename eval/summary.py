@@ -117,7 +117,7 @@ def main() -> None:
     if ensembles is not None:
         print(f"{path}/ensembles.csv           every ensemble: score, gain, seconds")
     for fold in folds:
-        print(f"{fold}/                  submission.csv, score.json, per_query.csv, timings.json, weights/, embeddings/")
+        print(f"{fold}/                  submission.csv, score.json, per_query.csv, timings.json, weights/, embeddings/, explain/")
 
 
 if __name__ == "__main__":

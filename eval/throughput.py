@@ -203,8 +203,10 @@ def show(result: dict) -> None:
         spent = ", ".join(f"{name} {100 * share:.1f} %" for name, share in (one["shares"] or {}).items())
         print(f"{one['submission']}: {rate.format(**one)}; at most {peak} photographs\n  {spent or one['no_shares']}")
     if "compare" in result:
-        spread = "{ratio:.2f} times ours, {ratio_least:.2f} to {ratio_most:.2f} by round"
+        spread = "{ratio:.2f} times ours, {ratio_least:.2f} to {ratio_most:.2f} by round{but}"
         for clock, found in {"seconds": result, "processor seconds": result["cpu"]}.items():
-            known = spread.format(**found) if found["ratio"] else "no round tells a ratio"
+            told, rounds = sum(map(bool, found["ratio_of_rounds"])), len(found["ratio_of_rounds"])
+            but = f"; only {told} of {rounds} rounds tell one, --sizes further apart tell more" if told < rounds else ""
+            known = spread.format(**found, but=but) if found["ratio"] else "no round tells a ratio"
             print(f"{result['compare']['submission']}, {clock}: {known}")
         print("{rows_that_differ} of {rows} rows differ".format(**result))

@@ -96,6 +96,13 @@ def test_a_round_without_speed_has_no_ratio():
     assert speed.ratios({10: [5], 20: [4]}, {10: [5], 20: [7]}) == {"ratio": None, "ratio_least": None, "ratio_most": None, "ratio_of_rounds": [None]}
 
 
+def test_rounds_that_tell_no_ratio_are_counted_where_it_is_shown(capsys):
+    ours, theirs = ({size: [throughput.Run(value, value, 1, None, pd.DataFrame({"a": [1]})) for value in values] for size, values in seconds.items()}
+                    for seconds in ({10: [5, 5], 20: [6, 5]}, {10: [5, 5], 20: [7, 7]}))
+    throughput.show(throughput.told({"submission": "a.zip", "compare": "b.zip"}, {"submission": ours, "compare": theirs}))
+    assert "b.zip, seconds: 2.00 times ours, 2.00 to 2.00 by round; only 1 of 2 rounds tell one" in capsys.readouterr().out
+
+
 def test_two_submissions_run_by_turns_and_each_round_backwards():
     assert throughput.turns(["a", "b"], (1, 2), 2) == [("a", 1), ("b", 1), ("a", 2), ("b", 2), ("b", 2), ("a", 2), ("b", 1), ("a", 1)]
     assert throughput.turns(["a"], (1, 2), 3) == [("a", 1), ("a", 2), ("a", 2), ("a", 1), ("a", 1), ("a", 2)]

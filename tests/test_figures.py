@@ -313,6 +313,8 @@ def test_ensembles_are_told_as_score_over_seconds_and_as_gains(tmp_path):
     ensembles(tmp_path)
     (frontier, gains), (header, rows) = cost.of_ensembles(tmp_path)
     assert len(rows) == 6 and all(len(row) == len(header) for row in rows)
+    assert [row[1] for row in rows] == ["alone", "alone", "first 2", "without a", "without b", "without mirror images"]
+    assert [row[6] for row in rows] == ["–", "–", "+0.050", "+0.150", "+0.050", "+0.030"]
     assert [line for line in frontier.words if line.startswith("a + b")] == ["a + b (first models, with mirror images): 0.250 (0.100–0.300), 30.0 s"]
     assert gains.words[0] == "b (added to the recipe's first model): +0.050 (-0.050 to +0.050)"
     assert [line.split(":")[0] for line in gains.words[1:]] == ["a (added to all others)", "b (added to all others)", "mirror images (added to all models)"]
@@ -388,6 +390,19 @@ def test_embeddings_that_are_pickled_or_disagree_are_refused(tmp_path):
         embedding_map.read([tmp_path / "c.npz"])
 
 
+@pytest.mark.parametrize("damage", [
+    lambda path, arrays: path.write_bytes(path.read_bytes()[:200]), lambda path, arrays: path.write_bytes(b""),
+    lambda path, arrays: np.savez(path, **arrays | {"plain": arrays["plain"][:1], "mirror": arrays["mirror"][:1]}),
+    lambda path, arrays: np.savez(path, **arrays | {"mirror": arrays["mirror"][:, 0]}),
+    lambda path, arrays: np.savez(path, **arrays | {"plain": np.full((2, 3), "a")})])
+def test_damaged_embeddings_are_refused_with_their_file(tmp_path, damage):
+    path, arrays = tmp_path / "a.npz", {"image_id": np.array(["x", "y"]), "plain": np.ones((2, 3)), "mirror": np.ones((2, 3))}
+    np.savez(path, **arrays)
+    damage(path, arrays)
+    with pytest.raises(InputError, match="a.npz: "):
+        embedding_map.read([path])
+
+
 def test_an_empty_run_says_what_is_missing_everywhere(tmp_path):
     made = figures.sections(tmp_path, [0], None)
     assert all(each.absent and not each.chart and not each.words for section in made for each in section.figures)
@@ -402,6 +417,23 @@ def test_a_file_that_breaks_the_rules_has_no_strict_figures(run, tmp_path):
     made = {section.name: section for section in figures.sections(copy, [0], run)}
     assert "breaks the rules" in made["kinds"].figures[0].absent and "breaks the rules" in made["change"].figures[0].absent
     assert made["ranks"].figures[0].chart
+
+
+def test_seconds_without_end_are_refused(tmp_path):
+    write_table(pd.DataFrame({"step": ["folds"], "seconds": ["inf"], "peak_mb": [1]}), tmp_path / "summary.csv")
+    with pytest.raises(InputError, match="line 2: seconds is 'inf'"):
+        cost.of_steps(tmp_path)
+
+
+def test_a_similarity_without_end_is_refused_with_its_line(run, tmp_path):
+    from shutil import copytree
+    copy = copytree(run, tmp_path / "run")
+    path = copy / "fold0/submission.csv"
+    rows = pd.read_csv(path, dtype=str)
+    rows.loc[0, "score"] = "inf"
+    write_table(rows, path)
+    with pytest.raises(InputError, match="submission.csv: line 2: score is 'inf', not a number"):
+        outcomes.read(copy, [0])
 
 
 @pytest.mark.parametrize("text, key", [('{"embed_seconds": "1"}', "embed_seconds"), ('{"images": -1}', "images"), ('[1]', "models"), ('{"models": {"a": 3}}', "models"),
@@ -468,7 +500,7 @@ def test_charts_bear_nothing_but_zeros_and_single_values():
 
 
 def test_the_same_run_has_the_same_bytes_also_in_another_process(run, made):
-    code = ("import hashlib, sys; from pathlib import Path; from eval import figures; run = Path(sys.argv[1]); "
+    code = ("import hashlib, sys; from pathlib import Path; from eval.page import figures; run = Path(sys.argv[1]); "
             "print(hashlib.sha256(repr(figures.sections(run, [0, 1], run)).encode()).hexdigest())")
     import hashlib
     told = subprocess.run([sys.executable, "-c", code, run], cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True).stdout

@@ -125,6 +125,10 @@ def test_explained_pairs_come_with_their_pictures_until_the_room_is_spent(explai
     monkeypatch.setattr(pictures, "PAIR_ROOM", 10)
     assert [source is None for source in pictures.pairs(run, [0, 1]).source] == [False, True, True]
     assert pictures.pairs(run, [0]).empty
+    shutil.copytree(run / "fold1/explain", run / "fold0/explain", dirs_exist_ok=True)
+    monkeypatch.setattr(pictures, "PAIR_ROOM", len(pairs.source[0]) + 10)
+    both = pictures.pairs(run, [0, 1])
+    assert set(both.fold[both.source.notna()]) == {0, 1}  # the folds take their turns
 
 
 @pytest.mark.parametrize("name", ["../per_query.csv", "/etc/passwd", "..", "", "a\\b.png"])

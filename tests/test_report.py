@@ -170,13 +170,27 @@ def test_what_is_absent_is_said(tmp_path):
     (tmp_path / "run/fold0").mkdir(parents=True)
     seen = Page(report.report(tmp_path / "run", tmp_path / "report.html"))
     for absent in ("No headline scores", "No scenarios", "No answers", "No learning curves", "No heat maps", "No leaderboard", "No times: summary.csv",
-                   "No times of prediction", "No counts", "provenance.json is not there", "recipe.yaml is not there"):
+                   "No counts", "provenance.json is not there", "recipe.yaml is not there"):
         assert absent in seen.text
     assert not seen.scripts
 
 
+def test_a_blind_guess_and_the_folds_notes_stand_beside_the_scores(run, page):
+    """The guess is the mean over all queries of the share of the database that matches."""
+    rights = []
+    for k in (0, 1):
+        truth = pd.read_csv(run / "folds" / str(k) / "truth.csv")
+        for scenario in pd.read_csv(run / "folds" / str(k) / "test/query_scenarios.csv").itertuples():
+            database = set(pd.read_csv(run / "folds" / str(k) / "test" / scenario.database_path).database_image_id)
+            for query in pd.read_csv(run / "folds" / str(k) / "test" / scenario.queries_path).itertuples():
+                matches = (truth.query_id == query.query_id).sum()
+                rights.append(matches / len(database - {query.query_image_id}))
+    assert f"A blind guess is right for {np.mean(rights):.3f}." in page.text
+    assert all(f"Note: {note}." in page.text for note in json.loads((run / "folds/manifest.json").read_text())["notes"])
+
+
 @pytest.mark.parametrize("gone, words", [
-    ("score.json", "No headline scores"), ("summary.csv", "No times: summary.csv"), ("fold*/timings.json", "No times of prediction"),
+    ("score.json", "No headline scores"), ("summary.csv", "No times: summary.csv"),
     ("fold*/per_query.csv", "No answers"), ("folds/*/test/metadata.csv", "nothing to show"), ("folds/manifest.json", "No counts"),
     ("fold*/submission.csv", "There are no photographs of the answers"),
     ("fold*/weights/*.log.csv", "No learning curves"), ("fold*/weights/validated.log.csv", "Nothing was validated"),
@@ -185,6 +199,13 @@ def test_each_file_may_be_absent(other, tmp_path, page, gone, words):
     for path in other.glob(gone):
         path.unlink()
     assert words in Page(report.report(other, tmp_path / "report.html")).text and words not in page.text
+
+
+def test_a_run_without_its_folds_still_shows_its_scores_and_queries(other, tmp_path):
+    shutil.rmtree(other / "folds")
+    seen = Page(report.report(other, tmp_path / "report.html"))
+    score = json.loads((other / "score.json").read_text())
+    assert f"MAP@20, strict {score['strict']:.3f}" in words(seen.text) and len(seen.data["queries"]["id"]) == score["n_queries"]
 
 
 def test_a_file_that_breaks_the_rules_shows_its_errors_and_no_strict_number(other, tmp_path):
@@ -216,7 +237,7 @@ def test_most_changed_is_against_another_run_of_the_same_folds(run, tmp_path):
     seen = Page(report.report(run, tmp_path / "report.html", against=theirs))
     before = pd.concat([pd.read_csv(theirs / f"fold{k}/per_query.csv").sort_values("query_id") for k in (0, 1)]).strict
     assert seen.data["queries"]["before"] == before.round(6).tolist() and seen.data["baseline"] == "theirs" and "changed" in seen.data["orders"]
-    assert "counted since theirs" in seen.text and {"value": "changed"} in seen.all("option")
+    assert "average precision against theirs" in seen.text and {"value": "changed"} in seen.all("option")
 
 
 def test_without_another_run_the_order_by_change_is_off_and_says_why(page):
@@ -244,7 +265,7 @@ def test_another_run_without_folds_or_scores_is_refused(run, other, tmp_path):
 def test_the_boards_of_these_folds_mark_this_run(run, other, tmp_path):
     manifest = json.loads((run / "folds/manifest.json").read_text())
     same = {"protocol": "whale", "data": manifest["metadata_sha256"][:12], "board": "here"}
-    rows = [same | {"system": run.name, "variant": "all", "score": 0.4}, same | {"system": "theirs <i>", "score": 0.3},
+    rows = [same | {"system": leaderboard.system(run, tmp_path / "board.csv"), "variant": "all", "score": 0.4}, same | {"system": "theirs <i>", "score": 0.3},
             same | {"board": "other data", "data": "f" * 12, "system": "elsewhere"}, same | {"board": "other protocol", "protocol": "time", "system": "elsewhere"}]
     usual = dict.fromkeys(leaderboard.COLUMNS, "") | {"seed": 0, "n_folds": 2, "fold": "0", "measure": "MAP@20", "score": 0.2, "n_queries": 9}
     path = write_table(pd.DataFrame([usual | row for row in rows]), tmp_path / "board.csv")
@@ -255,6 +276,9 @@ def test_the_boards_of_these_folds_mark_this_run(run, other, tmp_path):
         assert "theirs <i>" in Page(report.report(run, tmp_path / "beside.html")).text
     finally:
         (run.parent / "leaderboard.csv").unlink()
+    elsewhere = {"board": "cut otherwise", "seed": 1, "fold": "0+1+2", "system": "theirs"}
+    more = write_table(pd.DataFrame([usual | same | elsewhere, *(usual | row for row in rows)]), tmp_path / "more.csv")
+    assert list(report.contents(run, board=more)["boards"]) == ["here", "cut otherwise"]  # where this run is stands first
     with pytest.raises(InputError, match="none.csv: no such file"):
         report.report(run, tmp_path / "report.html", board=tmp_path / "none.csv")
 
@@ -265,8 +289,11 @@ def test_explained_pairs_have_a_section_and_a_place_in_their_query(other, tmp_pa
     whale = pd.read_csv(other / "folds/1/labels.csv").set_index("image_id").whale_id
     for pair in pairs.itertuples():
         told = f"Query {pair.query_id}, fold 1: {pair.query_image_id} ({whale[pair.query_image_id]}) and, at place 1, {pair.database_image_id} "
-        assert words(told + f"({whale[pair.database_image_id]}); similarity {pair.similarity:.4f}") in words(seen.text)
+        assert words(told + f"({whale[pair.database_image_id]}); cosine {pair.similarity:.4f}") in words(seen.text)
     assert [seen.data["queries"]["id"][query] for query in seen.data["pairs"]["query"]] == pairs.query_id.tolist()
+    true = set(pd.read_csv(other / "folds/1/truth.csv")[["query_id", "database_image_id"]].itertuples(index=False, name=None))
+    marks = ["right" if pair in true else "wrong" for pair in pairs[["query_id", "database_image_id"]].itertuples(index=False, name=None)]
+    assert [figure["class"] for figure in seen.all("figure") if "id" in figure] == [f"card {mark}" for mark in marks]
     assert {seen.data["queries"]["fold"][query] for query in seen.data["pairs"]["query"]} == {1}
     assert [figure["id"] for figure in seen.all("figure") if "id" in figure] == ["pair-0", "pair-1"]
 

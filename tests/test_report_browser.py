@@ -106,7 +106,7 @@ def test_each_order_is_that_of_the_tables(page, written):
         assert listed(page) == found.queries.query_id[order[:20]].tolist() and counted(page) == len(order)
     first = found.queries.loc[order[0]]
     sign = "▲ +" if first.strict > first.before else "▼ −"
-    assert f"{sign}{abs(first.strict - first.before):.3f} since theirs ({first.before:.3f})" in page.inner_text("#rows article >> nth=0")
+    assert f"{sign}{abs(first.strict - first.before):.3f} against theirs ({first.before:.3f})" in page.inner_text("#rows article >> nth=0")
 
 
 @pytest.mark.parametrize("name, column", [("fold", "fold"), ("scenario", "scenario_id"), ("viewpoint", "viewpoint"), ("whale", "whale_id")])
@@ -197,12 +197,15 @@ def test_a_point_of_the_map_shows_whose_photograph_it_is(page, written):
     page.keyboard.press("ArrowRight")
     assert "test0001" in page.inner_text("#point")
     page.keyboard.press("Enter")
-    assert "test0001" in page.inner_text("#enlarged p")
+    assert page.inner_text("#enlarged p").startswith("photograph test0001, ")
 
 
 def test_explained_pairs_stand_in_their_section_and_in_their_row(page, run):
     assert page.locator(".pairs img").count() == 2 and page.locator(".pairs button").count() == 2
     pairs = pd.read_csv(run / "fold0/explain/pairs.csv")
+    page.click(".pairs button >> nth=0")
+    assert " ".join(page.inner_text("#pair-0 figcaption").split()) == page.inner_text("#enlarged p")
+    page.keyboard.press("Escape")
     page.select_option("[name=fold]", "0")
     page.fill("[name=search]", pairs.query_id[1])
     assert page.locator("#rows .heat img").get_attribute("src") == page.locator("#pair-1 img").get_attribute("src")

@@ -19,7 +19,7 @@ import toy
 from eval import folds, score, summary
 from eval.files import write_json, write_table
 
-HOSTILE = """</script><script>document.title="owned"</script>" onerror="document.title='owned'" ${1}\u2028"""
+HOSTILE = """</script><script>document.title="owned"</script>" onerror="document.title='owned'" \u2028${1}"""
 
 
 def make(path: Path) -> Path:

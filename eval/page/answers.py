@@ -72,7 +72,7 @@ def asked(path: Path) -> pd.DataFrame:
 
 def of_image(image_id: pd.Series, images: pd.DataFrame) -> dict[str, np.ndarray]:
     """Row number and viewpoint of each query's photograph; files that give names call it by the name of its file."""
-    image, by_file = number_of(images.image_id, image_id), number_of(images.file.str.rpartition("/")[2], image_id)
+    image, by_file = number_of(images.image_id, image_id), number_of(images.file.str.replace("^.*/", "", regex=True), image_id)
     image = np.where(image < 0, by_file, image)
     return {"image": image, "viewpoint": np.append(images.viewpoint.to_numpy(object), "")[image]}
 
@@ -148,7 +148,8 @@ def earlier(run: Path, queries: pd.DataFrame, against: Path | None) -> tuple[np.
             table = read_table(path, ["query_id"])
             measure = "strict" if against or len(table.columns) < 2 else table.columns[1]
             if set(table.query_id) != set(part.query_id):
-                raise InputError(f"{path}: its queries are not those of {run / f'fold{fold}'}; score both runs on the same folds")
+                again = "score both runs on the same folds" if against else f"run python -m eval.ensembles {run} again"
+                raise InputError(f"{path}: its queries are not those of {run / f'fold{fold}' / 'per_query.csv'}; {again}")
             value = numbers(read_table(path, ["query_id", measure]), [measure], path)[measure]
             before[part.index] = value.to_numpy()[number_of(table.query_id, part.query_id)]
             title = against.resolve().name if against else f"{measure} alone"
@@ -177,7 +178,7 @@ def numbers(table: pd.DataFrame, columns: list[str], path: Path) -> pd.DataFrame
     """The table with `columns` as numbers, NaN for an empty cell."""
     read = {name: pd.to_numeric(table[name], errors="coerce") for name in columns}
     for name, value in read.items():
-        wrong = value.isna() & (table[name] != "")
+        wrong = value.isna() & (table[name] != "") | np.isinf(value)
         if wrong.any():
             row = wrong.idxmax()
             raise InputError(f"{path}: line {row + 2}: {name} is {table[name][row]!r}, not a number; write the file again")

@@ -106,9 +106,9 @@ def of_ensembles(run: Path) -> tuple[list[Figure], Table | None]:
         return [charts.nothing("ensembles", "Score against seconds", "ensembles.csv has no scores.")], None
     table = table[table.folds == table.folds[table.n_queries.idxmax()]].reset_index(drop=True)
     table = table.assign(models=table.models.str.split("+"))
-    shown = [["+".join(row.models), row.kind, row.mirror or "–", dash(row.strict), span(row.low, row.high), dash(row.seconds, 1),
-              dash(row.gain), span(row.gain_low, row.gain_high)] for row in table.itertuples()]
-    header = ["models", "role", "mirror images", "MAP@20, strict", "95 % interval", "seconds per 1,000 photographs", "gain", "95 % interval"]
+    shown = [["+".join(row.models), role(row, table), row.mirror or "–", dash(row.strict), span(row.low, row.high), dash(row.seconds, 1),
+              dash(row.gain, sign="+"), span(row.gain_low, row.gain_high, "+")] for row in table.itertuples()]
+    header = ["models", "which are", "mirror images", "MAP@20, strict", "95 % interval", "seconds per 1,000 photographs", "gain", "95 % interval"]
     return [frontier(table), gains(table)], (header, shown)
 
 
@@ -128,7 +128,7 @@ def frontier(table: pd.DataFrame) -> Figure:
     drawn = {name: Line(part.seconds, part.strict, part.low, part.high) for name, part in series.items()}
     joined = [name for name in drawn if name.startswith("first")]
     chart = charts.paths("frontier", drawn, joined, "seconds for 1,000 photographs", "MAP@20, strict")
-    caption = ("A line joins the recipe's first model, its first two, and so on. Upright strokes are 95 % intervals; they may overlap where a "
+    caption = ("A line joins the recipe's first model (1), its first two (2), and so on. Upright strokes are 95 % intervals; they may overlap where a "
                "difference is certain, which the gains tell.")
     return Figure("frontier", title, caption, chart, words)
 
@@ -157,9 +157,19 @@ def added(row: tuple, table: pd.DataFrame) -> Row | None:
     return Row(next(model for model in everything if model not in row.models), detail="added to all others", **said)
 
 
-def dash(value: float, digits: int = 3) -> str:
-    return "–" if np.isnan(value) else f"{value:.{digits}f}"
+def role(row: tuple, table: pd.DataFrame) -> str:
+    """What the models of a row are, and so what its gain is that of."""
+    everything = max(table.models, key=len)
+    if row.kind == "prefix":
+        return f"first {len(row.models)}"
+    if row.kind == "without":
+        return next((f"without {model}" for model in everything if model not in row.models), "without mirror images")
+    return "alone"
 
 
-def span(low: float, high: float) -> str:
-    return "–" if np.isnan(low) else f"{dash(low)} to {dash(high)}"
+def dash(value: float, digits: int = 3, sign: str = "") -> str:
+    return "–" if np.isnan(value) else f"{value:{sign}.{digits}f}"
+
+
+def span(low: float, high: float, sign: str = "") -> str:
+    return "–" if np.isnan(low) else f"{dash(low, sign=sign)} to {dash(high, sign=sign)}"

@@ -5,8 +5,10 @@ Writes nothing; `figure(run, [0, 1])` takes a few seconds: at most 1,500 photogr
 and then t-SNE to two. Same embeddings and machine, same bytes. Every point carries data-image and data-fold for the page's script.
 """
 
+import zlib
 from html import escape
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -50,17 +52,25 @@ def read(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Ids (n,) and one L2-normalised row an image (n, d): plain and mirror embeddings of all models, each normalised, joined."""
     ids, parts = None, []
     for path in paths:
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                own, plain = arrays["image_id"].astype(str), arrays["plain"]
-                mirror = arrays["mirror"] if "mirror" in arrays else plain[:, :0]
-        except (ValueError, KeyError, OSError) as error:
-            raise InputError(f"{path}: not embeddings (image_id, plain, mirror): {error}; predict this fold again") from None
+        own, rows = of_model(path)
         ids = own if ids is None else ids
-        if plain.ndim != 2 or len(plain) != len(ids) or mirror.shape[:1] != plain.shape[:1] or not np.array_equal(own, ids):
+        if not np.array_equal(own, ids):
             raise InputError(f"{path}: other photographs than {paths[0].name}; predict this fold again")
-        parts.append(unit(np.nan_to_num(np.concatenate([plain, mirror], axis=1), posinf=0, neginf=0)))
+        parts.append(unit(np.nan_to_num(rows, posinf=0, neginf=0)))
     return ids, unit(np.concatenate(parts, axis=1))
+
+
+def of_model(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (n,) and the plain and mirror embeddings side by side (n, d)."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            ids = arrays["image_id"].astype(str)
+            rows = np.concatenate([arrays[name] for name in ("plain", "mirror") if name == "plain" or name in arrays], axis=1).astype(np.float32)
+    except (ValueError, KeyError, OSError, EOFError, BadZipFile, zlib.error) as error:  # what numpy lets through of damaged bytes
+        raise InputError(f"{path}: not embeddings (image_id, plain, mirror): {error}; predict this fold again") from None
+    if rows.ndim != 2 or ids.shape != rows.shape[:1]:
+        raise InputError(f"{path}: {ids.shape} image ids and embeddings of {rows.shape}; predict this fold again")
+    return ids, rows
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

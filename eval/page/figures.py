@@ -21,6 +21,9 @@ from eval.page.outcomes import Outcomes
 UNSCORED = ("Not every fold has fold*/per_query.csv, fold*/submission.csv and folds/*/truth.csv: ./run_all.sh makes them, and "
             "python -m eval.score SUBMISSION TRUTH --per-query FILE the first of them.")
 
+GAINS = ("Rankings by some of the models, from saved embeddings. The gain of a recipe's first models is what the last of them adds to those before; "
+         "where one is left out, what it adds to the others.")
+
 
 class Section(NamedTuple):
     name: str
@@ -44,7 +47,7 @@ def sections(run: Path, folds: list[int], against: Path | None = None) -> list[S
         Section("trust", "May an answer be believed?", "What the run's own certainty is worth.", believed(told, found)),
         Section("map", "What looks alike to the models?", "", [embedding_map.figure(run, folds)]),
         Section("time", "Where did the time go?", "", [cost.of_steps(run), *cost.of_predictions(run, folds)]),
-        Section("ensembles", "What is each model worth?", "", ensembles, table),
+        Section("ensembles", "What is each model worth?", GAINS if table else "", ensembles, table),
     ]
     if against is not None:
         all_sections.append(Section("change", f"Against {charts.clip(against.resolve().name, 60)}", "", change.figures(run, folds, against)))

@@ -21,7 +21,7 @@ class Tile(NamedTuple):
     name: str
     score: float
     source: str
-    photograph: dict  # image_id, whale_id, encounter_id, date; empty where there is none
+    photograph: dict  # image_id, whale_id, encounter_id, date; "" where there is none
 
 
 class Row(NamedTuple):
@@ -56,13 +56,17 @@ def number_of_queries(queries: pd.DataFrame, pairs: pd.DataFrame) -> np.ndarray:
 
 
 def with_whales(pairs: pd.DataFrame, answers: Answers | None) -> pd.DataFrame:
-    """The pairs with query_whale and found_whale, "" where that is not known."""
+    """The pairs with query_whale and found_whale, "" where that is not known, and right: 1, 0, or NaN where the answers do not tell."""
     if answers is None:
-        return pairs.assign(query_whale="", found_whale="")
+        return pairs.assign(query_whale="", found_whale="", right=np.nan)
     keys, whales = answers.images.fold.astype(str) + "/" + answers.images.image_id, np.append(answers.images.whale_id.to_numpy(object), "")
     each = {name: whales[number_of(keys, pairs.fold.astype(str) + "/" + pairs[column])]
             for name, column in {"query_whale": "query_image_id", "found_whale": "database_image_id"}.items()}
-    return pairs.assign(**each)
+    places = pd.MultiIndex.from_arrays([number_of_queries(answers.queries, pairs), pairs.place])
+    tiles = answers.tiles.set_index(["query", "place"])[["name", "right"]].reindex(places)
+    if answers.of_names:
+        each["found_whale"] = tiles.name.fillna("").to_numpy()
+    return pairs.assign(right=tiles.right.astype(float).to_numpy(), **each)
 
 
 def rows(answers: Answers, sources: dict[int, str], chosen: list[int]) -> list[Row]:
@@ -70,7 +74,7 @@ def rows(answers: Answers, sources: dict[int, str], chosen: list[int]) -> list[R
     images = answers.images[["image_id", "whale_id", "encounter_id", "date"]]
 
     def tile(place: int, right: bool, name: str, score: float, image: int) -> Tile:
-        return Tile(place, right, name, score, sources.get(image, ""), images.loc[image].to_dict() if image >= 0 else {})
+        return Tile(place, right, name, score, sources.get(image, ""), images.loc[image].to_dict() if image >= 0 else dict.fromkeys(images, ""))
 
     shown = []
     for number in chosen:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from eval import metrics
 from eval.files import InputError, read_table
+from eval.page.answers import numbers
 from eval.score import read_per_query
 
 PLACES, LABELS = 20, 5
@@ -59,6 +60,7 @@ def of_fold(run: Path, fold: int) -> tuple[pd.DataFrame, np.ndarray, pd.DataFram
     if named:
         return of_names(queries, read_table(answered / "submission.csv"), asked / "train" / "metadata.csv")
     rows = read_table(answered / "submission.csv", ["query_id", "database_image_id", "score"])
+    rows = numbers(rows, ["score"], answered / "submission.csv")
     return of_photographs(queries, rows, truth, images)
 
 
@@ -87,8 +89,7 @@ def of_photographs(queries: pd.DataFrame, rows: pd.DataFrame, truth: pd.DataFram
     asked = pd.Index(queries.query_id)
     names = pd.Index(pd.concat([rows.database_image_id, truth.database_image_id]).unique()).sort_values()
     rows, truth = rows[rows.query_id.isin(asked)], truth[truth.query_id.isin(asked)]
-    query, image, score = first_places(asked.get_indexer(rows.query_id), names.get_indexer(rows.database_image_id),
-                                       pd.to_numeric(rows.score, errors="coerce").to_numpy(float))
+    query, image, score = first_places(asked.get_indexer(rows.query_id), names.get_indexer(rows.database_image_id), rows.score.to_numpy(float))
     given, owner = query * len(names) + image, asked.get_indexer(truth.query_id)
     true = owner * len(names) + names.get_indexer(truth.database_image_id)
     hits = np.zeros((len(asked), PLACES), bool)

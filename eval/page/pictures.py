@@ -103,15 +103,19 @@ def cut(photograph, box: np.ndarray, side: int):
 
 
 def pairs(run: Path, folds: list[int]) -> pd.DataFrame:
-    """fold, the columns of pairs.csv and `source` of each explained pair: "" where it is unreadable, None when PAIR_ROOM is spent."""
+    """fold, the columns of pairs.csv and `source` of each explained pair: "" where it is unreadable, None when PAIR_ROOM is spent.
+
+    The folds take their turns, so that each has some.
+    """
     paths = {fold: run / f"fold{fold}" / "explain" / "pairs.csv" for fold in folds}
     tables = [explained(path).assign(fold=fold) for fold, path in paths.items() if path.is_file()]
     table = pd.concat([pd.DataFrame(columns=[*PAIR, "fold"]), *tables], ignore_index=True)
-    sources: list[str | None] = []
-    for row in table.itertuples():
-        room = sum(map(len, filter(None, sources))) < PAIR_ROOM
-        sources.append(thumbnail(paths[row.fold].parent / row.picture, np.full(4, np.nan), PAIR_SIDE) if room else None)
-    return table.assign(source=pd.Series(sources, dtype=object))
+    sources, room = {}, PAIR_ROOM
+    for row in table.groupby("fold").cumcount().sort_values(kind="stable").index:
+        if room > 0:
+            sources[row] = thumbnail(paths[table.fold[row]].parent / table.picture[row], np.full(4, np.nan), PAIR_SIDE)
+            room -= len(sources[row])
+    return table.assign(source=pd.Series(map(sources.get, table.index), dtype=object))
 
 
 def explained(path: Path) -> pd.DataFrame:

@@ -78,7 +78,7 @@ def read_manifest(path: Path) -> dict | None:
     need(path, dict, {"folds": manifest["folds"]})
     need(path, dict, {f"fold {name}": fold for name, fold in manifest["folds"].items()})
     for name, fold in manifest["folds"].items():
-        need(path, NUMBER, {f"fold {name}: {key}": fold.get(key) for key in COUNTS})
+        need(path, NUMBER, {f"fold {name}: {key}": fold.get(key) for key in [*COUNTS, "chance_top1"]})
         need(path, dict, {f"fold {name}: scenarios": fold.get("scenarios", {})})
         scenarios = {f"fold {name}: {scenario}": asked for scenario, asked in fold.get("scenarios", {}).items()}
         need(path, dict, scenarios)

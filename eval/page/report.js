@@ -95,7 +95,7 @@
 
   function ranking(query) {
     const row = items(query), value = change(query), score = make("p", {}, make("strong", {}, `average precision ${number(queries.value[query])}`));
-    if (value !== null) score.append("; ", make("span", { className: value < 0 ? "lost" : value > 0 ? "gained" : "" }, signed(value)), ` since ${baseline} (${number(queries.before[query])})`);
+    if (value !== null) score.append("; ", make("span", { className: value < 0 ? "lost" : value > 0 ? "gained" : "" }, signed(value)), ` against ${baseline} (${number(queries.before[query])})`);
     const answers = pictured(query)
       ? make("ul", { className: "strip" }, ...row.map(tile))
       : make("p", { className: "absent" }, `Its photographs are not on this page. ${row.slice(1).map(item => `${item.label}: ${item.lines[0]}`).join("; ")}`);
@@ -173,7 +173,7 @@
 
   function show() {
     const item = row[place], [picture, words, buttons] = enlarged.children;
-    picture.replaceChildren(item.source ? make("img", { src: item.source, alt: named(item) }) : make("p", { className: "absent" }, "There is no photograph of it on this page."));
+    picture.replaceChildren(item.source ? make("img", { src: item.source, alt: named(item) }) : make("p", { className: "absent" }, item.image < 0 ? "There is no photograph to show." : "Its photograph is missing or cannot be read."));
     picture.firstElementChild.classList.add("photograph");
     picture.className = item.kind;
     words.textContent = named(item);
@@ -216,7 +216,7 @@
 
   function pointed(event) {
     const mark = event.target.closest?.("[data-image]"), image = mark ? imageOf.get(`${mark.dataset.fold}/test/${mark.dataset.image}`) : undefined;
-    return image === undefined ? null : { mark, item: photograph(image, "query", "photograph") };
+    return image === undefined ? null : { mark, item: photograph(image, "query", "") };
   }
 
   function tell(event) {
@@ -246,7 +246,8 @@
 
   // Begin
 
-  const explained = [...document.querySelectorAll(".pairs img")].map(img => ({ kind: "heat", label: img.alt, image: -1, lines: [], source: img.src }));
+  const explained = [...document.querySelectorAll(".pairs img")].map(img => ({ kind: img.closest("figure").className.replace("card", "heat"),
+    label: img.closest("figure").querySelector("figcaption").textContent.trim().replace(/\s+/g, " "), image: -1, lines: [], source: img.src }));
   document.querySelectorAll(".pairs img").forEach((img, place) => {
     const button = make("button", { type: "button", className: "photograph", onclick: () => enlarge(explained, place) });
     explained[place].button = button;

@@ -55,7 +55,7 @@ def of_probabilities(table: pd.DataFrame) -> list[Figure]:
     group = np.unique(metrics.whale_groups(table.whale_id), return_inverse=True)[1]
     drawn, new = Redrawn(group), table.new.to_numpy()
     figures = [roc("roc", "Known or new? ROC of the probability of being new", drawn, table.p_new.to_numpy(), new,
-                   ("known ones taken for new", "new ones taken for new")),
+                   ("share of known ones taken for new", "share of new ones taken for new"), ("photographs of new individuals", "of known ones")),
                calibration("calibration-new", "Is the probability of being new true?", drawn, table.p_new.to_numpy(), new,
                            ("probability of being new", "share that is new"))]
     if table.best.notna().all():
@@ -74,14 +74,14 @@ def of_similarities(outcomes: Outcomes) -> list[Figure]:
     edges = np.unique(np.quantile(value, np.linspace(0, 1, BINS + 1)))
     words = ("similarity of the first answer", "share that is right")
     figures = [roc("roc", "May the first answer be believed? ROC of its similarity", drawn, value, right,
-                   ("wrong first answers believed", "right first answers believed"))]
+                   ("share of wrong ones believed", "share of right ones believed"), ("first answers are right", "are wrong"))]
     if len(edges) > 1:
         figures.append(calibration("calibration", "How often is the first answer right?", drawn, value, right, words, edges))
     return figures
 
 
-def roc(name: str, title: str, drawn: Redrawn, value: np.ndarray, positive: np.ndarray, words: tuple[str, str]) -> Figure:
-    """`value` (n,) is to be higher where `positive` (n,); words of the axes, false alarms first."""
+def roc(name: str, title: str, drawn: Redrawn, value: np.ndarray, positive: np.ndarray, words: tuple[str, str], kinds: tuple[str, str]) -> Figure:
+    """`value` (n,) is to be higher where `positive` (n,); words of the axes, false alarms first; what the positives and the others are."""
     if positive.all() or not positive.any():
         kind = "that are" if positive.all() else "that are not"
         return charts.nothing(name, title, f"All {len(positive):,} queries are of one kind, so nothing can be told apart.")
@@ -91,8 +91,8 @@ def roc(name: str, title: str, drawn: Redrawn, value: np.ndarray, positive: np.n
     chart = charts.lines(name, {f"area {area}": Line(alarms[shown], found[shown])}, *words, diagonal=True)
     at = found[np.searchsorted(alarms, TOLD, side="right") - 1]
     lines = [f"area {area}", *(f"{words[0]} {alarm:.2f}: {words[1]} {hit:.3f}" for alarm, hit in zip(TOLD, at))]
-    caption = (f"{int(positive.sum()):,} queries to be found among {len(positive):,}. A guess follows the dotted line and has the area 0.5. "
-               "The interval is over redrawn individuals.")
+    caption = (f"{int(positive.sum()):,} {kinds[0]}, {int((~positive).sum()):,} {kinds[1]}; from left to right ever lower values count. "
+               "A guess follows the dotted line and has the area 0.5. The interval is over redrawn individuals.")
     return Figure(name, title, caption, chart, lines)
 
 
