@@ -6,7 +6,7 @@ setup(
     description="Rank a database of known whales for each new photograph, offline and within a time limit",
     license="MIT",
     python_requires=">=3.11",
-    packages=["solution", "eval", "eval.page", "eval.sources", "submission"],
+    packages=["solution", "eval", "eval.benchmarks", "eval.page", "eval.reference", "eval.sources", "submission"],
     package_data={"solution": ["recipes/*.yaml", "recipes/tried/*.yaml", "recipes/README.md"], "eval.page": ["*.jinja", "*.css", "*.js"], "submission": ["kaggle/*.py", "offline/*.py"]},
     install_requires=[
         "torch>=2.9", "torchvision", "timm>=1.0.20", "lightning-fabric>=2.6",

@@ -17,7 +17,7 @@ import pytest
 
 import toy
 from eval import bench as command
-from eval import sample, speed, throughput
+from eval.benchmarks import sample, speed, throughput
 from eval.files import InputError, read_table
 from solution import predict
 from submission import archive

@@ -5,6 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -81,7 +82,8 @@ def test_every_ensemble_is_scored_and_the_whole_one_is_what_was_predicted(place,
     for path, folds in {"score.json": "all", "fold0/score.json": "0", "fold1/score.json": "1"}.items():
         score = json.loads((place / "run" / path).read_text())
         assert whole.variant[folds] == "first+second" and whole.strict[folds] == pytest.approx(score["strict"])
-        assert [whole.low[folds], whole.high[folds]] == pytest.approx(score["ci95"])
+        few = pd.concat(pd.read_csv(place / "run" / f"fold{k}/per_query.csv") for k in (folds if folds != "all" else "01")).whale_id.nunique() < 5
+        assert [whole.low[folds], whole.high[folds]] == pytest.approx([np.nan] * 2 if few else score["ci95"], nan_ok=True)
     assert (table.seconds > 0).all() and (table.seconds[table.mirror == "no"].max() < table.seconds.max())
 
 

@@ -1,10 +1,12 @@
 """How many photographs a second a packed submission gets through: any zip with a main.py that the organisers could run.
 
     python -m eval.bench inference --submission submission.zip --compare other.zip
+    python -m eval.bench inference        # three untrained models on the demo, against the reference
 
-Every run is a small rehearsal (submission.rehearse): the zip unpacked anew, so that nothing helps that an earlier run kept, a
-read-only copy of the photographs (eval.sample), `python main.py` without network or rights, its file checked. What the seconds
-tell is in eval.speed. Shares are of all seconds of the runs on the larger size, starting included. Where other work holds the
+The word `reference` instead of another zip runs the same weights the published way (eval.reference); their similarities must then
+agree within 1e-4. Every run is a small rehearsal (submission.rehearse): the zip unpacked anew, so that nothing helps that an earlier run kept, a
+read-only copy of the photographs (eval.benchmarks.sample), `python main.py` without network or rights, its file checked. What the seconds
+tell is in eval.benchmarks.speed. Shares are of all seconds of the runs on the larger size, starting included. Where other work holds the
 machine up, `cpu`, the ratio of processor seconds, still tells two apart; it knows nothing of what runs side by side. Peak memory
 is that of the process and its children together, pages they share counted once, looked at every 0.1 s, which is also how finely
 the end of a run is seen; what takes less than this command itself, some 100 MB, is given as that. Everything lies in a temporary
@@ -15,7 +17,6 @@ import argparse
 import contextlib
 import math
 import resource
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -23,8 +24,9 @@ from typing import Iterator, NamedTuple
 
 import pandas as pd
 
-from eval import sample, speed
+from eval.benchmarks import rounds, sample, speed
 from eval.files import InputError, progress, read_json, read_table
+from eval.benchmarks.zips import reference, untrained
 from submission import confinement, rehearse
 
 # What the packed predictor notes in submission/timings.json, and what it is called here.
@@ -32,10 +34,11 @@ PHASES = {"load_seconds": "loading", "decode_seconds": "decode", "forward_second
           "rank_seconds": "ranking", "write_seconds": "writing"}
 NO_SHARES = f"its main.py notes no seconds in submission/timings.json that fit into its own: {', '.join(PHASES)}"
 OURS, OTHER = "submission", "compare"
+REFERENCE = Path("reference")  # the word instead of a zip
 
 
 class Run(NamedTuple):
-    """One run of main.py, and what it answered: the first two columns of its file."""
+    """One run of main.py, and what it answered: its file."""
 
     seconds: float
     cpu_seconds: float  # of all its processes that were waited for
@@ -48,21 +51,25 @@ Runs = dict[int, list[Run]]  # of one submission, by number of photographs
 
 
 def measured(args: argparse.Namespace) -> dict:
-    """The figures of --submission and --compare. InputError for what cannot be run; exits 1 where a main.py fails."""
+    """The figures of --submission and --compare. InputError for what cannot be run; exits 1 where a main.py fails, or where the
+    reference answers something else."""
     with workplace() as folder:
-        for path in filter(None, (args.submission, args.compare)):  # before anything slow
+        compare = args.compare or (None if args.submission else REFERENCE)
+        for path in [path for path in (args.submission, compare) if path not in (None, REFERENCE)]:  # before anything slow
             rehearse.unpack(path, folder / "check")
             rehearse.remove(folder / "check")
-        data = args.data or demo(folder / "demo")
-        zips = {OURS: args.submission or untrained(folder, data)} | ({OTHER: args.compare} if args.compare else {})
-        sizes = sample.write_sizes(data, args.sizes, folder)
+        zips = {OURS: args.submission or untrained(folder)}
+        if compare:
+            zips[OTHER] = reference(zips[OURS], folder / "reference.zip") if compare == REFERENCE else compare
+        sizes = sample.write_sizes(args.data or demo(folder / "demo"), args.sizes, folder)
         play, order = Player(folder, args.time_limit), turns(list(zips), sizes, args.repeats)
         for path in progress(list(zips.values()), "warming up"):
             play(path, sizes[0])
         runs: dict[str, Runs] = {which: {size: [] for size in sizes} for which in zips}
         for which, size in progress(order, "runs"):
             runs[which][size].append(play(zips[which], size))
-    return {**told({which: path.name for which, path in zips.items()}, runs), "data": str(args.data or "demo"),
+    same = rounds.agreement(*(runs[which][sizes[1]][-1].answers for which in zips)) if compare == REFERENCE else {}
+    return {**told({which: path.name for which, path in zips.items()}, runs), **same, "data": str(args.data or "demo"),
             "repeats": args.repeats, "order": [f"{which} {size}" for which, size in order], "threads": len(confinement.cores())}
 
 
@@ -87,19 +94,6 @@ def demo(data: Path) -> Path:
     from eval.sources.demo import write_demo
 
     return write_demo(data)
-
-
-def untrained(folder: Path, data: Path) -> Path:
-    """A submission where none is given: what a model has learnt does not change how long it takes."""
-    print("no --submission: packing the recipe frozen", file=sys.stderr)
-    weights, path = folder / "weights", folder / "frozen.zip"
-    for module, *words in (["solution.train", "--recipe", "frozen", "--data", data, "--output", weights],
-                           ["submission.pack", "--weights", weights, "--output", path]):
-        done = subprocess.run([sys.executable, "-m", module, *map(str, words)], capture_output=True, text=True)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["failed"])[-1].removeprefix("error: ")
-            sys.exit(f"error: python -m {module}: {last}; or name a --submission")
-    return path
 
 
 # One run
@@ -134,7 +128,7 @@ class Player:
         if wrong:
             why = wrong[0].replace(f"{self.folder}/", "")
             sys.exit(f"error: {path}: main.py exited 0 on {size} photographs, but its answer is not valid: {why}")
-        return read_table(written).iloc[:, :2]
+        return read_table(written)
 
 
 def cpu_seconds() -> float:
@@ -172,7 +166,7 @@ def told(names: dict[str, str], runs: dict[str, Runs]) -> dict:
     return {**ours, "compare": {"submission": names[OTHER], **figures(runs[OTHER])},
             **speed.ratios(seconds_of(runs[OURS]), seconds_of(runs[OTHER])),
             "cpu": speed.ratios(seconds_of(runs[OURS], "cpu_seconds"), seconds_of(runs[OTHER], "cpu_seconds")),
-            "rows": len(answers), "rows_that_differ": len(answers) - len(answers.merge(others))}
+            "rows": len(answers), "rows_that_differ": len(answers) - len(answers.iloc[:, :2].merge(others.iloc[:, :2]))}
 
 
 def seconds_of(runs: Runs, clock: str = "seconds") -> speed.BySize:

@@ -1,6 +1,6 @@
 """What seconds tell: speed without start-up, shares of time, and the ratio of two things that were run by turns.
 
-Everything here is arithmetic on seconds that others measured (eval.throughput). "By size" is by number of photographs, and the
+Everything here is arithmetic on seconds that others measured (eval.benchmarks.throughput). "By size" is by number of photographs, and the
 n-th seconds of every size and of both things are of the same round.
 """
 
