@@ -16,7 +16,7 @@ from typing import Dict, Iterator, List, Optional, Tuple
 import numpy as np
 import pandas as pd
 
-from solution import images, recipe
+from solution import engines, images, recipe
 from solution.deadline import Deadline
 from solution.device import chosen, default_workers
 from solution.files import STRICT, Complaints, natural, progress, run, write_arrays, write_json
@@ -141,19 +141,16 @@ def embed_pass(engine, mirrored: bool, pixels: Pixels, deadline: Deadline, forwa
 
 
 class Engines:
-    """The engines of a directory of weights, each loaded when it is first asked for."""
+    """The engines of a directory of weights, each made when it is first asked for; `kind` as `engines.chosen` has it."""
 
-    def __init__(self, weights: Path, device: str) -> None:
-        self.weights, self.device, self.loaded = weights, device, {}
+    def __init__(self, weights: Path, device: str, kind: str = "torch") -> None:
+        self.weights, self.device, self.kind, self.loaded = weights, device, kind, {}
         self.loading = Stopwatch()
 
     def __call__(self, spec: recipe.Spec):
         if spec.name not in self.loaded:
-            from solution import models
-            from solution.engines import TorchEngine
-
             with self.loading:
-                self.loaded[spec.name] = TorchEngine(spec, models.load(spec, self.weights), self.device)
+                self.loaded[spec.name] = engines.made(spec, self.weights, self.device, self.kind)
         return self.loaded[spec.name]
 
 
@@ -183,13 +180,15 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="directory that python -m solution.train wrote")
     parser.add_argument("--output", type=Path, required=True, help="directory for MODEL.npz")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--engine", choices=["auto", "torch", "onnx"], default="auto", help="what runs the models (default: onnx on a CPU where it is installed)")
     parser.add_argument("--workers", type=natural, help="processes that decode (default: by device)")
     args = parser.parse_args()
     specs, table = recipe.specs(args.weights), images.listed(args.data)
     device = chosen(args.device)
+    kind = engines.chosen(args.engine, device)
     workers = default_workers(device) if args.workers is None else args.workers
     pixels = Pixels(table, args.data, views(specs), workers)
-    save(embed(pixels, specs, Engines(args.weights, device), table.image_id.to_numpy(str)), specs, args.output)
+    save(embed(pixels, specs, Engines(args.weights, device, kind), table.image_id.to_numpy(str)), specs, args.output)
     print(f"{args.output}: {len(table)} photographs embedded by {len(specs)} models")
 
 

@@ -20,7 +20,7 @@ from typing import Dict, List, Optional, Set, Tuple, Union
 import numpy as np
 import pandas as pd
 
-from solution import STARTED, embed, identify, images, naming, rank, recipe, scenarios
+from solution import STARTED, embed, engines, identify, images, naming, rank, recipe, scenarios
 from solution.deadline import Deadline
 from solution.device import chosen, default_workers
 from solution.files import Complaints, Failure, InputError, natural, part, run, seconds, write_json, write_table
@@ -138,7 +138,7 @@ def predict(args: argparse.Namespace, started: Optional[float] = None) -> None:
     workers = default_workers(device) if args.workers is None else args.workers
     pixels = embed.Pixels(asked.table, args.data, embed.views(specs), workers, complaints)
     submission.unreadable = pixels.told
-    engine_of = embed.Engines(args.weights, device)
+    engine_of = embed.Engines(args.weights, device, engines.chosen(args.engine, device, args.time_limit, complaints))
     improve(submission, specs, pixels, engine_of, deadline, complaints)
     if not submission.status == 0:
         raise Failure(f"no model got in; {args.output} {submission.state}")
@@ -206,6 +206,7 @@ def main(argv: Optional[List[str]] = None, started: Optional[float] = None) -> N
     parser.add_argument("--embeddings", type=Path, help="directory to keep the embeddings in")
     parser.add_argument("--timings", type=Path, help="JSON file for the seconds of each phase")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--engine", choices=["auto", "torch", "onnx"], default="auto", help="what runs the models (default: onnx on a CPU where it is installed)")
     parser.add_argument("--workers", type=natural, help="processes that decode (default: by device)")
     predict(parser.parse_args(argv), started)
 

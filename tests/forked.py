@@ -29,7 +29,7 @@ def child(case):
     HANGING.get(case.get("hang"), lambda case: None)(case)
     if "record" in case:
         record(Path(case["record"]))
-    options = {"--data": case["data"], "--weights": case["weights"], "--output": case["output"], "--device": "cpu", "--workers": case.get("workers", 0)}
+    options = {"--data": case["data"], "--weights": case["weights"], "--output": case["output"], "--device": "cpu", "--engine": "torch", "--workers": case.get("workers", 0)}
     if "limit" in case:
         options["--time-limit"] = case["limit"]
     code = 0

@@ -39,7 +39,7 @@ def told(weights, **changes):
 
 
 def predicted(fold, output, *options, data=None, weights=None):
-    options = ["--data", data or fold / "test", "--weights", weights or fold / "weights", "--output", output, "--device", "cpu", "--workers", 0, *options]
+    options = ["--data", data or fold / "test", "--weights", weights or fold / "weights", "--output", output, "--device", "cpu", "--engine", "torch", "--workers", 0, *options]
     predict.main([str(option) for option in options])
     return output
 

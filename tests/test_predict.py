@@ -62,7 +62,7 @@ def fold(tmp_path_factory):
 
 def predicted(fold, output, *options, weights=None, workers=0):
     """Runs the command in this process; returns where it wrote."""
-    options = ["--data", fold / "test", "--weights", weights or fold / "weights", "--output", output, "--device", "cpu", "--workers", workers, *options]
+    options = ["--data", fold / "test", "--weights", weights or fold / "weights", "--output", output, "--device", "cpu", "--engine", "torch", "--workers", workers, *options]
     predict.main([str(option) for option in options])
     return output
 

@@ -1,0 +1,164 @@
+"""ONNX Runtime on the CPU: a model is exported once, and its graph kept by the content of its weights.
+
+    engine = made(spec, weights)
+
+Reads WEIGHTS/NAME.npz. Keeps graphs in $XDG_CACHE_HOME/whale-ranking/onnx, by default below ~/.cache. Expect 3 to 15 s for the
+export of a model, and a tenth of a second for one whose graph is there: then neither the model nor timm is loaded.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from itertools import repeat
+from pathlib import Path
+from typing import Iterator, Optional
+
+import numpy as np
+
+from solution import recipe
+from solution.files import InputError, whole
+
+INPUT, OUTPUT = "images", "embeddings"  # of a graph
+TOGETHER = 100_000  # pixels that a thread runs at once: activations of more leave its cache, which costs a quarter of the speed
+KEPT_GRAPHS, KEPT_BYTES = 64, 4 << 30
+DIGEST = 32  # bytes of a SHA-256, with which a kept graph begins
+
+
+class OnnxFailure(RuntimeError):
+    """ONNX Runtime or the exporter failed; a RuntimeError as PyTorch's failures are."""
+
+
+@contextlib.contextmanager
+def failures() -> Iterator[None]:
+    """Their exceptions have no base of their own; the first cause says most."""
+    try:
+        yield
+    except Exception as error:
+        while error.__cause__:
+            error = error.__cause__
+        raise OnnxFailure(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
+
+
+class OnnxEngine:
+    """Each thread runs a few images of its own. So no thread waits for another one within a layer, spinning on a core that a decoder
+    needs, and any number of threads and images gives the same bytes."""
+
+    def __init__(self, spec: recipe.Spec, graph: bytes, threads: int) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read on import; else it tells its maker what runs here
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self.spec, self.width = spec, self.session.get_outputs()[0].shape[1]
+        self.together = max(1, round(TOGETHER / spec.test_size**2))
+        self.threads, self.pool = threads, ThreadPoolExecutor(threads)
+
+    def __call__(self, images: np.ndarray, mirrored: bool = False) -> np.ndarray:
+        """Images (n, size, size, 3) uint8 -> embeddings (n, width) float32, of the mirror images where `mirrored`."""
+        together = min(self.together, -(-len(images) // self.threads))
+        parts = [images[start : start + together] for start in range(0, len(images), together)]
+        return np.concatenate(list(self.pool.map(self.embeddings, parts, repeat(mirrored))))
+
+    def embeddings(self, images: np.ndarray, mirrored: bool) -> np.ndarray:
+        with failures():
+            return self.session.run([OUTPUT], {INPUT: np.ascontiguousarray(images[:, :, ::-1] if mirrored else images)})[0]
+
+
+def made(spec: recipe.Spec, weights: Path) -> OnnxEngine:
+    """The engine of a model of WEIGHTS, with as many threads as torch has. InputError for weights that do not fit, OnnxFailure."""
+    import torch
+
+    key = key_of(spec, weights)
+    graph = kept(key)
+    if graph is None:
+        graph = exported(spec, weights)
+        keep(key, graph)
+    if not graph:
+        raise OnnxFailure("its graph does not give PyTorch's embeddings")
+    with failures():
+        return OnnxEngine(spec, graph, torch.get_num_threads())
+
+
+def exported(spec: recipe.Spec, weights: Path) -> bytes:
+    from solution import models
+
+    model = models.load(spec, weights)
+    print(f"{spec.name}: exporting it for ONNX Runtime, once for these weights", file=sys.stderr)
+    with failures():
+        from solution import onnx_export
+
+        return onnx_export.exported(spec, model)
+
+
+# Graphs that are kept
+
+def key_of(spec: recipe.Spec, weights: Path) -> str:
+    """What a graph depends on: arrays, architecture, image size, packages, and the code that exports."""
+    packages = {name: version_of(name) for name in ("torch", "timm", "onnx", "onnxscript", "onnxruntime")}
+    told = json.dumps([recipe.plain(spec.model), spec.test_size, packages], sort_keys=True)
+    files = [weights / f"{spec.name}.npz", *(Path(__file__).with_name(name) for name in ("models.py", "onnx_export.py"))]
+    return hashlib.sha256(told.encode() + b"".join(map(sha256_of, files))).hexdigest()
+
+
+def version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # installed by another name, as onnxruntime-gpu is
+        return ""
+
+
+def sha256_of(path: Path) -> bytes:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whale-ranking" / "onnx"
+
+
+def kept(key: str) -> Optional[bytes]:
+    """The graph of that key; None where there is none, a damaged one, or one that another user put there."""
+    try:
+        path = folder() / key
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > KEPT_BYTES:
+            return None
+        content = path.read_bytes()
+        os.utime(path)  # what was not used for longest goes first
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
+        return None
+    graph = content[DIGEST:]
+    return graph if content[:DIGEST] == digest(key, graph) else None
+
+
+def keep(key: str, graph: bytes) -> None:
+    """Never stops anything: where nothing can be kept, the next prediction exports again."""
+    try:
+        with whole(folder() / key) as beside:
+            beside.write_bytes(digest(key, graph) + graph)
+        tidy()
+    except (OSError, RuntimeError) as error:
+        print(f"warning: the exported model is not kept for the next time: {error}", file=sys.stderr)
+
+
+def digest(key: str, graph: bytes) -> bytes:
+    found = hashlib.sha256(key.encode())
+    found.update(graph)
+    return found.digest()
+
+
+def tidy() -> None:
+    """Removes what was not used for longest until KEPT_GRAPHS and KEPT_BYTES hold."""
+    room = KEPT_BYTES
+    for number, path in enumerate(sorted(folder().iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True)):
+        room -= path.lstat().st_size
+        if number >= KEPT_GRAPHS or room < 0:
+            path.unlink()
