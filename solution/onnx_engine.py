@@ -10,23 +10,21 @@ import contextlib
 import hashlib
 import json
 import os
-import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from itertools import repeat
 from pathlib import Path
-from typing import Iterator, Optional
+from typing import Iterator
 
 import numpy as np
 
-from solution import recipe
-from solution.files import InputError, whole
+from solution import kept, recipe
+from solution.files import InputError
 
 INPUT, OUTPUT = "images", "embeddings"  # of a graph
 TOGETHER = 100_000  # pixels that a thread runs at once: activations of more leave its cache, which costs a quarter of the speed
-KEPT_GRAPHS, KEPT_BYTES = 64, 4 << 30
-DIGEST = 32  # bytes of a SHA-256, with which a kept graph begins
+ROOM, BOUNDS = "onnx", kept.Bounds(files=64, size=4 << 30)
 
 
 class OnnxFailure(RuntimeError):
@@ -75,10 +73,10 @@ def made(spec: recipe.Spec, weights: Path) -> OnnxEngine:
     import torch
 
     key = key_of(spec, weights)
-    graph = kept(key)
+    graph = kept.read(ROOM, key)
     if graph is None:
         graph = exported(spec, weights)
-        keep(key, graph)
+        kept.keep(ROOM, key, graph, BOUNDS)
     if not graph:
         raise OnnxFailure("its graph does not give PyTorch's embeddings")
     with failures():
@@ -118,47 +116,3 @@ def sha256_of(path: Path) -> bytes:
         return hashlib.sha256(path.read_bytes()).digest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whale-ranking" / "onnx"
-
-
-def kept(key: str) -> Optional[bytes]:
-    """The graph of that key; None where there is none, a damaged one, or one that another user put there."""
-    try:
-        path = folder() / key
-        found = path.lstat()
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > KEPT_BYTES:
-            return None
-        content = path.read_bytes()
-        os.utime(path)  # what was not used for longest goes first
-    except (OSError, RuntimeError):  # RuntimeError: a user without a home
-        return None
-    graph = content[DIGEST:]
-    return graph if content[:DIGEST] == digest(key, graph) else None
-
-
-def keep(key: str, graph: bytes) -> None:
-    """Never stops anything: where nothing can be kept, the next prediction exports again."""
-    try:
-        with whole(folder() / key) as beside:
-            beside.write_bytes(digest(key, graph) + graph)
-        tidy()
-    except (OSError, RuntimeError) as error:
-        print(f"warning: the exported model is not kept for the next time: {error}", file=sys.stderr)
-
-
-def digest(key: str, graph: bytes) -> bytes:
-    found = hashlib.sha256(key.encode())
-    found.update(graph)
-    return found.digest()
-
-
-def tidy() -> None:
-    """Removes what was not used for longest until KEPT_GRAPHS and KEPT_BYTES hold."""
-    room = KEPT_BYTES
-    for number, path in enumerate(sorted(folder().iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True)):
-        room -= path.lstat().st_size
-        if number >= KEPT_GRAPHS or room < 0:
-            path.unlink()
