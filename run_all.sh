@@ -62,8 +62,9 @@ run_fold() {
     [[ -d $fold ]] || refuse "--folds: there is no fold $k in $run/folds"
     [[ $protocol != identify ]] || chances=(--probabilities "$out/probabilities.csv") gallery=(--gallery "$fold/train")
     train "train fold $k" "$fold/train" "$out/weights"
+    # --no-cache: eval.ensembles tells what each model costs by the seconds of this prediction.
     step "predict fold $k" python -m solution.predict --data "$fold/test" --weights "$out/weights" --output "$out/submission.csv" \
-        --embeddings "$out/embeddings" --timings "$out/timings.json" --device "$device" ${chances[@]+"${chances[@]}"}
+        --embeddings "$out/embeddings" --timings "$out/timings.json" --no-cache --device "$device" ${chances[@]+"${chances[@]}"}
     step "score fold $k" python -m eval.score "$out/submission.csv" "$fold/truth.csv" --json "$out/score.json" --per-query "$out/per_query.csv" ${chances[@]+"${chances[@]}"} > /dev/null
     step "explain fold $k" python -m solution.explain --data "$fold/test" --weights "$out/weights" --submission "$out/submission.csv" \
         --output "$out/explain" --device "$device" ${gallery[@]+"${gallery[@]}"}

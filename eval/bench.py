@@ -2,9 +2,9 @@
 
     python -m eval.bench inference --submission submission.zip --compare other.zip --json bench.json
 
-`inference` runs packed submissions (eval.benchmarks.throughput says how), `ranking` and `scoring` what is made up for them (eval.benchmarks.ranking,
-eval.benchmarks.scoring), each against eval.reference, the published way. Prints a few lines to read and, as the last one, the object: every
-figure with its unit in the key, `ratio` = the other's seconds / ours without start-up, the machine, threads, package versions.
+Every benchmark is a module of eval.benchmarks, whose first lines say what runs and what the figures mean. Most compare with
+eval.reference, the published way. Prints a few lines to read and, as the last one, the object: every figure with its unit in the
+key, `ratio` = the other's seconds / ours without start-up, the machine, threads, package versions.
 What the machine does besides moves all seconds; only ratios can be taken elsewhere. Expect minutes: each run starts a process.
 """
 
@@ -16,36 +16,28 @@ import shutil
 import signal
 import subprocess
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
+from types import ModuleType
 
+from eval.benchmarks.options import count
 from eval.files import run, write_json
 
-PACKAGES = ("numpy", "pandas", "torch", "timm", "pillow", "opencv-python-headless", "scikit-learn", "scipy", "onnxruntime")
-
-
-def inference(args: argparse.Namespace) -> dict:
-    from eval.benchmarks import throughput
-
-    result = throughput.measured(args)
-    throughput.show(result)
-    return result
-
-
-def ranking(args: argparse.Namespace) -> dict:
-    from eval.benchmarks import ranking as timed
-
-    result = timed.measured(args)
-    timed.show(result)
-    return result
-
-
-def scoring(args: argparse.Namespace) -> dict:
-    from eval.benchmarks import scoring as timed
-
-    result = timed.measured(args)
-    timed.show(result)
-    return result
+# The module of each in eval.benchmarks, and what it does. A module has `add(parser)` for its options, `measured(args)`, a dictionary for
+# the JSON, and `show(figures)`, which prints what there is to read.
+BENCHMARKS = {
+    "inference": ("throughput", "images per second, memory and shares of time of packed submissions"),
+    "forward": ("forward", "networks alone, in python -m solution.embed, in eager PyTorch and against the machine's peak"),
+    "eight-bit": ("eight_bit", "python -m solution.embed in 8 bits and in float, and what 8 bits cost in MAP@20"),
+    "decoding": ("decoding", "JPEGs decoded at full and at reduced scale, and what the similarities change by"),
+    "ranking": ("ranking", "python -m solution.rank against a table copy and a call of scikit-learn a query"),
+    "search": ("search", "python -m solution.search on two million made-up photographs against exact answers"),
+    "scoring": ("scoring", "python -m eval.score against a group of rows and a call of scikit-learn a query"),
+    "training": ("training", "python -m solution.train against a plain loop, and what either's answers are worth"),
+    "startup": ("startup", "every command's --help and bad input, and how soon a prediction works"),
+    "growth": ("growth", "what twice, four times and eight times the photographs, models and queries cost"),
+}
+PACKAGES = ("numpy", "pandas", "torch", "timm", "pillow", "opencv-python-headless", "scikit-learn", "scipy", "onnxruntime", "faiss-cpu")
 
 
 def surroundings() -> dict:
@@ -81,82 +73,32 @@ def graphics() -> list[str]:
     return done.stdout.splitlines() if done.returncode == 0 else []
 
 
-def sizes(text: str) -> tuple[int, int]:
-    """Two numbers of photographs, the smaller first."""
-    numbers = sorted({int(word) for word in text.split(",") if word.strip().isdecimal()})
-    if len(numbers) != 2 or numbers[0] < 2 or text.count(",") != 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not two different numbers of photographs above 1, such as 64,256")
-    return numbers[0], numbers[1]
-
-
-def count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def shape(text: str) -> tuple[int, ...]:
-    """Numbers of queries and of images, and an even width."""
-    numbers = [int(word) for word in text.split(",") if word.strip().isdecimal()]
-    if len(numbers) != 3 or text.count(",") != 2 or min(numbers) < 2 or numbers[2] % 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers above 1, the last of them even, such as 4419,3400,8544")
-    return tuple(numbers)
-
-
-def add_inference(benchmarks) -> None:
-    parser = benchmarks.add_parser(
-        "inference", help="images per second, memory and shares of time of packed submissions",
-        description="Run packed submissions on two numbers of photographs by turns; what the larger one takes longer is the work.",
-        epilog="example: python -m eval.bench inference --submission submission.zip --compare other.zip --data runs/demo/data")
-    parser.add_argument("--submission", type=Path, metavar="ZIP",
-                        help="what python -m submission.pack wrote, or any other with a main.py (default: three untrained EfficientNet-Lites)")
-    parser.add_argument("--compare", type=Path, metavar="ZIP", help="another one, by turns with it: `ratio` is its seconds / ours; the word "
-                        "reference runs the same weights the published way (default where no --submission is named)")
-    parser.add_argument("--data", type=Path,
-                        help="whose photographs are asked, for names where it has no scenarios (default: the demo, drawn for it)")
-    parser.add_argument("--sizes", type=sizes, default=(64, 256), metavar="N,M",
-                        help="numbers of photographs (default 64,256), fewer where DATA has fewer")
-    parser.add_argument("--time-limit", type=count, default=3 * 3600, metavar="SECONDS",
-                        help="a run that takes longer is killed (default: 3 hours); main.py is not told")
-    add_common(parser, inference)
-
-
-def add_ranking(benchmarks) -> None:
-    parser = benchmarks.add_parser(
-        "ranking", help="python -m solution.rank against a table copy and a call of scikit-learn a query",
-        description="Rank made-up embeddings with solution.rank, the reference and a bare matrix product, by turns.",
-        epilog="example: python -m eval.bench ranking --json ranking.json")
-    parser.add_argument("--shape", type=shape, default=(4419, 3400, 8544), metavar="Q,M,D",
-                        help="queries, database images, numbers an image (default 4419,3400,8544)")
-    add_common(parser, ranking)
-
-
-def add_scoring(benchmarks) -> None:
-    parser = benchmarks.add_parser(
-        "scoring", help="python -m eval.score against a group of rows and a call of scikit-learn a query",
-        description="Score a made-up submission of 20 rows a query with eval.score and the official way, by turns.",
-        epilog="example: python -m eval.bench scoring --json scoring.json")
-    parser.add_argument("--queries", type=count, default=4419, metavar="N", help="how many are asked (default 4419, with 93,277 true matches)")
-    add_common(parser, scoring)
-
-
-def add_common(parser: argparse.ArgumentParser, benchmark) -> None:
-    parser.add_argument("--repeats", type=count, default=3, metavar="N", help="rounds, after one to warm up (default 3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the object there")
-    parser.set_defaults(benchmark=benchmark)
-
-
-def main() -> None:
+def parser_of(words: list[str]) -> argparse.ArgumentParser:
+    """Knows every benchmark, and the options of the one that `words` begin with: only its module is imported."""
     parser = argparse.ArgumentParser(
         prog="python -m eval.bench", description="Measure speed, as ratios of things that are run by turns.",
         epilog="example: python -m eval.bench inference --submission submission.zip --json bench.json")
-    benchmarks = parser.add_subparsers(title="benchmarks", required=True, metavar="BENCHMARK")
-    for add in (add_inference, add_ranking, add_scoring):
-        add(benchmarks)
-    args = parser.parse_args()
+    benchmarks = parser.add_subparsers(title="benchmarks", required=True, metavar="BENCHMARK", dest="benchmark")
+    for name, (_, line) in BENCHMARKS.items():
+        benchmark = benchmarks.add_parser(name, help=line)
+        if [name] == words[:1]:
+            benchmark.add_argument("--repeats", type=count, default=3, metavar="N", help="rounds, after one to warm up (default %(default)s)")
+            benchmark.add_argument("--json", type=Path, metavar="FILE", help="also write the object there")
+            module_of(name).add(benchmark)
+    return parser
+
+
+def module_of(benchmark: str) -> ModuleType:
+    return import_module(f"eval.benchmarks.{BENCHMARKS[benchmark][0]}")
+
+
+def main() -> None:
+    args = parser_of(sys.argv[1:]).parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs and lies about is cleared away then, too
-    load = os.getloadavg()[0]
-    result = {"benchmark": args.benchmark.__name__, **args.benchmark(args), "load_before": load, **surroundings()}
+    load, benchmark = os.getloadavg()[0], module_of(args.benchmark)
+    figures = benchmark.measured(args)
+    benchmark.show(figures)
+    result = {"benchmark": args.benchmark, **figures, "load_before": load, **surroundings()}
     if load > os.cpu_count() / 2:
         print(f"warning: {load:.1f} other processes wanted the {os.cpu_count()} cores; that spreads the seconds", file=sys.stderr)
     if args.json:

@@ -7,102 +7,21 @@ Reads the photographs of DATA/metadata.csv and the models of WEIGHTS. Writes EMB
 """
 
 import argparse
-import os
-import signal
+import sys
 import time
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterable, List, Optional, Tuple
 
 import numpy as np
-import pandas as pd
 
-from solution import engines, images, recipe
+from solution import engines, images, recipe, shards
 from solution.deadline import Deadline
-from solution.device import chosen, default_workers
+from solution.device import chosen, decoders
 from solution.files import STRICT, Complaints, natural, progress, run, write_arrays, write_json
 from solution.images import View
+from solution.known import Known
+from solution.pixels import Pixels, Stopwatch
 from solution.rank import Embeddings
-
-BATCH = 32  # images
-HELD_BYTES = 8 << 30  # of resized photographs at most, and no more than half of the machine's memory
-
-
-class Stopwatch:
-    """The seconds spent in its `with` blocks, which do not lie in each other, all together."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *error) -> None:
-        self.seconds += time.perf_counter() - self.start
-
-
-class Pixels:
-    """The photographs of `table` in each of several views, decoded once for all passes over them.
-
-    The first pass decodes and keeps; a collection too large to keep is decoded again in every pass.
-    """
-
-    def __init__(self, table: pd.DataFrame, data: Path, views: List[View], workers: int, complaints: Complaints = STRICT) -> None:
-        box = images.boxes(table, data, complaints)
-        kind = images.Photographs if complaints.strict else images.Readable
-        self.photographs, self.workers, self.complaints = kind(table.path, views, box), workers, complaints
-        self.count, self.told = len(table), set()
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        self.kept = len(table) * sum(view.size**2 * 3 for view in views) <= min(HELD_BYTES, memory // 2)
-        self.decoding, self.decoded = iter(()), 0
-        self.waiting = Stopwatch()  # for what processes decode beside the models, or for the decoding itself
-        self.held = {view: np.empty((len(table) if self.kept else BATCH, view.size, view.size, 3), np.uint8) for view in views}
-
-    def batches(self, view: View) -> Iterator[Tuple[slice, np.ndarray]]:
-        """Rows and their images (n, size, size, 3) uint8, in order."""
-        if not self.kept or self.decoded == 0:
-            with self.waiting:
-                self.decoding, self.decoded = self.decode(), 0
-        for start in range(0, self.count, BATCH):
-            rows = slice(start, min(start + BATCH, self.count))
-            if self.decoded < rows.stop:
-                with self.waiting:
-                    self.decode_next(rows)
-            yield rows, self.held[view][self.place(rows)]
-
-    def place(self, rows: slice) -> slice:
-        """Where the images of `rows` lie in `held`: at their own rows, or at the start where only one batch is held."""
-        return rows if self.kept else slice(rows.stop - rows.start)
-
-    def decode(self, first: int = 0) -> Iterator:
-        from torch.utils.data import DataLoader, Subset
-
-        batches = iter(DataLoader(Subset(self.photographs, range(first, self.count)), BATCH, num_workers=self.workers))
-        if self.workers:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would tell of a death wherever the model then is
-        return batches
-
-    def next_batch(self, first: int):
-        """The batch that begins with row `first`, though a process that decodes be killed, as where shared memory is short."""
-        try:
-            return next(self.decoding)
-        except (RuntimeError, OSError, EOFError) as error:
-            if self.complaints.strict or not self.workers:
-                raise
-            self.complaints.add(f"a process that decodes has died, decoding goes on in this one: {error}")
-            self.workers = 0
-            self.decoding = self.decode(first)
-            return next(self.decoding)
-
-    def decode_next(self, rows: slice) -> None:
-        batch = self.next_batch(rows.start)
-        arrays, problems = (batch, []) if self.complaints.strict else batch
-        for number, problem in enumerate(problems, rows.start):
-            if problem and number not in self.told and self.photographs.paths[number]:
-                self.complaints.add(problem)
-                self.told.add(number)
-        for view, array in zip(self.photographs.views, arrays):
-            self.held[view][self.place(rows)] = array
-        self.decoded = rows.stop
 
 
 def view_of(spec: recipe.Spec) -> View:
@@ -113,65 +32,137 @@ def views(specs: List[recipe.Spec]) -> List[View]:
     return sorted({view_of(spec) for spec in specs})
 
 
-Pass = Tuple[recipe.Spec, bool]  # a model over all images, or over all mirror images
+Pass = Tuple[recipe.Spec, Tuple[str, ...]]  # a model over all images, over all mirror images, or over both: "plain", "mirror"
 
 
-def passes(specs: List[recipe.Spec]) -> List[Pass]:
-    """Every model over the images first, then over the mirror images, which add less."""
-    return [(spec, False) for spec in specs] + [(spec, True) for spec in specs if spec.predict.mirror != "off"]
+def sides(spec: recipe.Spec) -> Tuple[str, ...]:
+    return ("plain",) if spec.predict.mirror == "off" else ("plain", "mirror")
 
 
-def embed_pass(engine, mirrored: bool, pixels: Pixels, deadline: Deadline, forward: Optional[Stopwatch] = None) -> Optional[np.ndarray]:
-    """The embeddings (n, width) of one pass; None where, by its speed so far, it would not end in time.
-
-    The first batch tells no speed: processes start, a device warms up. `forward` runs while the engine does.
-    """
-    forward = forward or Stopwatch()
-    result, start = np.empty((pixels.count, engine.width), np.float32), 0.0
-    steps = -(-pixels.count // BATCH)
-    label = f"{engine.spec.name}{' mirrored' if mirrored else ''}"
-    for step, (rows, batch) in enumerate(progress(pixels.batches(view_of(engine.spec)), label, steps), 1):
-        with forward:
-            result[rows] = engine(batch, mirrored)
-        if step == 1:
-            start = time.monotonic()
-        elif not deadline.fits((time.monotonic() - start) / (step - 1) * (steps - step)):
-            return None
-    return result
+def passes(specs: List[recipe.Spec], joint: bool = False) -> List[Pass]:
+    """Every model over the images first, then over the mirror images, which add less; or `joint`, model by model, over both at once."""
+    if joint:
+        return [(spec, sides(spec)) for spec in specs]
+    return [(spec, (side,)) for side in ("plain", "mirror") for spec in specs if side in sides(spec)]
 
 
 class Engines:
     """The engines of a directory of weights, each made when it is first asked for; `kind` as `engines.chosen` has it."""
 
-    def __init__(self, weights: Path, device: str, kind: str = "torch") -> None:
-        self.weights, self.device, self.kind, self.loaded = weights, device, kind, {}
+    def __init__(self, weights: Path, device: str, kind: str = "torch", complaints: Complaints = STRICT) -> None:
+        self.weights, self.device, self.kind, self.complaints, self.loaded = weights, device, kind, complaints, {}
         self.loading = Stopwatch()
 
     def __call__(self, spec: recipe.Spec):
         if spec.name not in self.loaded:
             with self.loading:
-                self.loaded[spec.name] = engines.made(spec, self.weights, self.device, self.kind)
+                self.loaded[spec.name] = engines.made(spec, self.weights, self.device, self.kind, self.complaints)
         return self.loaded[spec.name]
 
 
-def embed(pixels: Pixels, specs: List[recipe.Spec], engine_of, image_ids: np.ndarray) -> Dict[str, Embeddings]:
-    """The embeddings of all photographs by every model, by model name."""
-    embeddings: Dict[str, Embeddings] = {spec.name: {"image_id": image_ids} for spec in specs}
-    for spec, mirrored in passes(specs):
-        embeddings[spec.name]["mirror" if mirrored else "plain"] = embed_pass(engine_of(spec), mirrored, pixels, Deadline(None))
+class Embedder:
+    """Photographs through one model after the other; what is `known` from before is not computed again.
+
+    `seconds` are those of the models in each pass that got in, by model and side: a pass over both sides is shared out evenly.
+    `forward` has those of broken passes too. `cached` is the number of embeddings that were not computed.
+    """
+
+    def __init__(self, pixels: Pixels, engine_of, known: Optional[Known] = None) -> None:
+        self.pixels, self.engine_of, self.known = pixels, engine_of, known
+        self.seconds: Dict[str, Dict[str, float]] = {}
+        self.forward, self.cached = Stopwatch(), 0
+
+    def all(self, specs: List[recipe.Spec], image_ids: np.ndarray) -> Dict[str, Embeddings]:
+        """The embeddings of all photographs by every model, by model name."""
+        return {spec.name: {"image_id": image_ids, **self.one(spec, sides, Deadline(None))} for spec, sides in passes(specs, joint=True)}
+
+    def one(self, spec: recipe.Spec, sides: Tuple[str, ...], deadline: Deadline) -> Optional[Embeddings]:
+        """The embeddings (n, width) of one pass, by side; None where, by its speed so far, it would not end in time."""
+        found = {side: self.known.found(spec, side, self.pixels) if self.known else None for side in sides}
+        missing = np.flatnonzero(sum(lacking(embeddings, self.pixels.count) for embeddings in found.values()))
+        old, before = len(sides) * (self.pixels.count - len(missing)), self.forward.seconds
+        if old:
+            print(f"{spec.name}{' mirrored' * (sides == ('mirror',))}: {old} of {len(sides) * self.pixels.count} embeddings were kept from before", file=sys.stderr)
+        if len(missing) or not old:
+            computed = self.computed(spec, sides, missing, deadline)
+            if computed is None:
+                return None
+            found = {side: laid_over(found[side], missing, computed[side]) for side in sides}
+            for side in sides if self.known and self.same_kind(spec) else ():
+                self.known.keep(spec, side, self.pixels, found[side])
+        self.cached += old
+        for side in sides:
+            self.seconds.setdefault(spec.name, {})[f"{side}_seconds"] = (self.forward.seconds - before) / len(sides)
+        return found
+
+    def computed(self, spec: recipe.Spec, sides: Tuple[str, ...], rows: np.ndarray, deadline: Deadline) -> Optional[Embeddings]:
+        """The embeddings (len(rows), width) of some photographs, by side; None as for `one`.
+
+        The first batch tells no speed: threads start, a device warms up.
+        """
+        engine, start, done = self.engine_of(spec), 0.0, 0
+        result = {side: np.empty((len(rows), engine.width), np.float32) for side in sides}
+        steps = self.pixels.steps(len(rows))
+        label = f"{spec.name}{' mirrored' * (sides == ('mirror',))}"
+        for step, (batch, photographs) in enumerate(progress(self.pixels.batches(view_of(spec), rows), label, steps), 1):
+            with self.forward:
+                parts = run_through(engine, photographs, sides)
+            for side, part in zip(sides, parts):
+                result[side][done : done + len(batch)] = part
+            done += len(batch)
+            if step == 1:
+                start = time.monotonic()
+            elif not deadline.fits((time.monotonic() - start) / (step - 1) * (steps - step)):
+                return None
+        return result
+
+    def same_kind(self, spec: recipe.Spec) -> bool:
+        """Whether the engine is of the kind that was asked for: PyTorch may have stepped in."""
+        return getattr(self.engine_of(spec), "kind", self.known.kind) == self.known.kind
+
+    def timings(self) -> dict:
+        """`forward_seconds` of the models, `load_seconds` for weights, `decode_seconds` that this process waited for photographs; `cached`
+        embeddings took no seconds."""
+        return {"images": self.pixels.count, "cached": self.cached, "load_seconds": self.engine_of.loading.seconds, "decode_seconds": self.pixels.waiting.seconds,
+                "forward_seconds": self.forward.seconds, "models": self.seconds}
+
+
+def lacking(embeddings: Optional[np.ndarray], count: int) -> np.ndarray:
+    """Which of `count` rows are to be computed, (count,)."""
+    return np.ones(count, bool) if embeddings is None else np.isnan(embeddings[:, 0])
+
+
+def laid_over(embeddings: Optional[np.ndarray], rows: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """The embeddings with `new` ones in some rows; those alone where they are all."""
+    if embeddings is None or len(rows) == len(embeddings):
+        return new
+    embeddings[rows] = new
     return embeddings
 
 
-def save(embeddings: Dict[str, Embeddings], specs: List[recipe.Spec], output: Path) -> Path:
-    """Writes MODEL.npz and MODEL.json of each model; without mirror images `mirror` is zeros."""
+def run_through(engine, photographs: np.ndarray, sides: Tuple[str, ...]) -> Iterable[np.ndarray]:
+    """The embeddings (b, width) of each side; of both by the same batches where the engine can."""
+    if len(sides) == 2 and hasattr(engine, "both"):
+        return engine.both(photographs)
+    return [engine(photographs, side == "mirror") for side in sides]
+
+
+def embed(pixels: Pixels, specs: List[recipe.Spec], engine_of, image_ids: np.ndarray, known: Optional[Known] = None) -> Dict[str, Embeddings]:
+    """The embeddings of all photographs by every model, by model name."""
+    return Embedder(pixels, engine_of, known).all(specs, image_ids)
+
+
+def save(embeddings: Dict[str, Embeddings], specs: List[recipe.Spec], output: Path, shard: Optional[shards.Shard] = None) -> Path:
+    """Writes MODEL.npz, or that of a shard, and MODEL.json of each model; without mirror images `mirror` is zeros."""
     for spec in specs:
         arrays = {"mirror": np.zeros_like(embeddings[spec.name]["plain"]), **embeddings[spec.name]}
         write_json(recipe.plain(spec), output / f"{spec.name}.json")
-        write_arrays(output / f"{spec.name}.npz", **{name: arrays[name] for name in ("image_id", "plain", "mirror")})
+        write_arrays(output / f"{shard.of(spec.name) if shard else spec.name}.npz", **{name: arrays[name] for name in ("image_id", "plain", "mirror")})
     return output
 
 
 def main() -> None:
+    started = time.perf_counter()
     parser = argparse.ArgumentParser(
         description="Embed the photographs of a data directory with every model of an ensemble.",
         epilog="example: python -m solution.embed --data runs/demo/folds/0/test --weights runs/demo/fold0/weights --output embeddings",
@@ -179,16 +170,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="data directory with metadata.csv")
     parser.add_argument("--weights", type=Path, required=True, help="directory that python -m solution.train wrote")
     parser.add_argument("--output", type=Path, required=True, help="directory for MODEL.npz")
+    parser.add_argument("--shard", type=shards.shard, metavar="I/N", help="only every N-th photograph from the I-th on, to MODEL.I-of-N.npz; python -m solution.rank joins them")
+    parser.add_argument("--timings", type=Path, help="JSON file for the seconds of each phase")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--engine", choices=["auto", "torch", "onnx"], default="auto", help="what runs the models (default: onnx on a CPU where it is installed)")
-    parser.add_argument("--workers", type=natural, help="processes that decode (default: by device)")
+    parser.add_argument("--engine", choices=["auto", "torch", "onnx", "onnx8"], default="auto", help="what runs the models (default: onnx on a CPU where it is installed); onnx8: in 8 bits, see solution.quantize")
+    parser.add_argument("--workers", type=natural, help="threads that decode (default: one a core, at most 8)")
+    parser.add_argument("--no-cache", action="store_true", help="compute everything, and keep no embeddings for the next time")
     args = parser.parse_args()
     specs, table = recipe.specs(args.weights), images.listed(args.data)
+    table = table.iloc[args.shard.rows() if args.shard else slice(None)].reset_index(drop=True)
     device = chosen(args.device)
     kind = engines.chosen(args.engine, device)
-    workers = default_workers(device) if args.workers is None else args.workers
-    pixels = Pixels(table, args.data, views(specs), workers)
-    save(embed(pixels, specs, Engines(args.weights, device, kind), table.image_id.to_numpy(str)), specs, args.output)
+    photographs = Pixels(table, args.data, views(specs), decoders() if args.workers is None else args.workers)
+    embedder = Embedder(photographs, Engines(args.weights, device, kind), None if args.no_cache else Known(args.weights, device, kind))
+    save(embedder.all(specs, table.image_id.to_numpy(str)), specs, args.output, args.shard)
+    if args.timings:
+        write_json({"embed_seconds": time.perf_counter() - started, **embedder.timings()}, args.timings)
     print(f"{args.output}: {len(table)} photographs embedded by {len(specs)} models")
 
 

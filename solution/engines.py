@@ -13,20 +13,20 @@ import sys
 from pathlib import Path
 from typing import Optional, Tuple
 
-import numpy as np
-
 from solution import recipe
 from solution.files import STRICT, Complaints
 
 PACKAGES = "onnxruntime", "onnxscript"  # what runs, and what exports
+KINDS = "torch", "onnx", "onnx8"  # the last one in 8 bits where solution.quantize found that faster
 ENOUGH = 600  # seconds of a time limit from which on the export of a model, a few seconds, is no loss
 
 
 def chosen(engine: str, device: str, limit: Optional[float] = None, complaints: Complaints = STRICT) -> str:
-    """`torch` or `onnx` for auto, torch or onnx; complains where onnx is asked for and cannot be had. For auto prints a line that says why."""
+    """One of KINDS for auto or one of KINDS; complains where ONNX Runtime is asked for and cannot be had. For auto prints a line that
+    says why it is `torch` or `onnx`: that a model answers a little differently in 8 bits is for the user to want."""
     reason, cure = obstacle(device)
-    if engine == "onnx" and reason:
-        complaints.add(f"--engine onnx: {reason}; {cure}, or take --engine auto")
+    if engine in ("onnx", "onnx8") and reason:
+        complaints.add(f"--engine {engine}: {reason}; {cure}, or take --engine auto")
     if engine == "auto":
         hurry = limit is not None and limit < ENOUGH
         why = reason or (f"a time limit below {ENOUGH} s leaves no time to export" if hurry else "")
@@ -43,57 +43,22 @@ def obstacle(device: str) -> Tuple[str, str]:
     return (f"{' and '.join(missing)} not installed", f"python -m pip install {' '.join(PACKAGES)}") if missing else ("", "")
 
 
-def made(spec: recipe.Spec, weights: Path, device: str, kind: str):
-    """The engine of a model of WEIGHTS; of kind onnx PyTorch steps in where the export fails or is not exact. InputError for weights that do not fit."""
-    if kind == "onnx":
+def made(spec: recipe.Spec, weights: Path, device: str, kind: str, complaints: Complaints = STRICT):
+    """The engine of a model of WEIGHTS; PyTorch steps in where the export for ONNX Runtime fails or is not exact, and 32 bits where those of
+    8 are not faster, which is said, or do not fit, of which it complains. InputError for weights that do not fit."""
+    if kind in ("onnx", "onnx8"):
         from solution import onnx_engine
 
         try:
-            return onnx_engine.made(spec, weights)
+            return onnx_engine.made(spec, weights, ranges_of(spec, weights, complaints) if kind == "onnx8" else None)
         except onnx_engine.OnnxFailure as error:
             print(f"warning: {spec.name}: PyTorch runs it, as ONNX Runtime could not: {error}", file=sys.stderr)
-    from solution import models
+    from solution import models, torch_engine
 
-    return TorchEngine(spec, models.load(spec, weights), device)
+    return torch_engine.TorchEngine(spec, models.load(spec, weights), device)
 
 
-class TorchEngine:
-    """PyTorch on one device: float32 on a CPU, half precision by autocast on CUDA, channels last on both."""
+def ranges_of(spec: recipe.Spec, weights: Path, complaints: Complaints):
+    from solution import eight_bit  # which is not packed: nothing asks for 8 bits there
 
-    def __init__(self, spec: recipe.Spec, model, device: str) -> None:
-        import torch
-
-        self.spec, self.device = spec, torch.device(device)
-        self.model = model.to(self.device, memory_format=torch.channels_last)
-        self.width = self.model.width
-
-    def __call__(self, images: np.ndarray, mirrored: bool = False) -> np.ndarray:
-        """Images (n, size, size, 3) uint8 -> embeddings (n, width) float32, of the mirror images where `mirrored`.
-
-        A batch that the GPU has no memory for is halved.
-        """
-        import torch
-
-        try:
-            return self.embeddings(images, mirrored)
-        except RuntimeError as error:
-            if "out of memory" not in str(error) or len(images) == 1:
-                raise
-            torch.cuda.empty_cache()
-            print(f"warning: {self.spec.name}: no memory for {len(images)} images at once; trying half as many", file=sys.stderr)
-            half = len(images) // 2
-            return np.concatenate([self(images[:half], mirrored), self(images[half:], mirrored)])
-
-    def embeddings(self, images: np.ndarray, mirrored: bool) -> np.ndarray:
-        import torch
-
-        from solution.models import normalised
-
-        with torch.no_grad():
-            pixels = normalised(torch.from_numpy(images).to(self.device), self.spec.model)
-            pixels = pixels.flip(3) if mirrored else pixels
-            if self.device.type == "cuda":
-                # torch 1.8 knows only the second of the two, today's torch deprecates it
-                with torch.autocast("cuda") if hasattr(torch, "autocast") else torch.cuda.amp.autocast():
-                    return self.model(pixels).float().cpu().numpy()
-            return self.model(pixels).numpy()
+    return eight_bit.fitting(spec, weights, complaints)

@@ -184,10 +184,11 @@ def main() -> None:
     parser.add_argument("--gallery", type=Path, metavar="DATA", help="labelled photographs, besides those in the weights")
     parser.add_argument("--picture", type=Path, help="image file to draw the nearest photographs to, those that DATA holds")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--no-cache", action="store_true", help="compute everything, and keep no embeddings for the next time")
     args = parser.parse_args()
     from solution import matches
 
-    matches.show(args.photographs, args.weights, args.gallery, args.picture, args.device)
+    matches.show(args.photographs, args.weights, args.gallery, args.picture, args.device, not args.no_cache)
 
 
 if __name__ == "__main__":

@@ -35,12 +35,25 @@ def read(path: Path) -> Image.Image:
 
     InputError where the file is missing, is no image, or has more than 200 megapixels or 65,535 pixels on a side.
     """
+    return opened(content(path), path)
+
+
+def content(path: Path) -> bytes:
+    """A file's bytes; InputError where there are none."""
     if not path:
         raise InputError("no path")  # said already, by `asked_for`
     try:
-        return decoded(Path(path).read_bytes())
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; metadata.csv names it") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        raise InputError(f"{path}: not a readable image: {error}") from None
+
+
+def opened(content: bytes, path: Path) -> Image.Image:
+    """An RGB image from the bytes of the file `path`, as `read` gives it."""
+    try:
+        return decoded(content)
     except UnidentifiedImageError:
         raise InputError(f"{path}: not a readable image: of no format that is known here") from None
     except Exception as error:  # each decoder has its own kinds for damaged bytes
@@ -50,7 +63,7 @@ def read(path: Path) -> Image.Image:
 def decoded(content: bytes) -> Image.Image:
     """An RGB image from a file's bytes. Complete JPEGs go through OpenCV, whose decoder gave the same pixels in 2021 as it
     does today, which Pillow's did not; Pillow reads everything else, and refuses what is cut short."""
-    with Image.open(io.BytesIO(content)) as image:
+    with recognised(content) as image:
         if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
             raise ValueError(f"{image.width} x {image.height} pixels are more than 200 megapixels or {MAX_SIDE} on a side; make it smaller")
         if image.format == "JPEG" and image.mode in ("RGB", "L") and content.endswith(END_OF_JPEG):
@@ -58,6 +71,15 @@ def decoded(content: bytes) -> Image.Image:
             if pixels is not None:
                 return Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
         return eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
+
+
+def recognised(content: bytes) -> Image.Image:
+    """What Pillow takes it for. A second look, since a thread that loads the rarer formats hides them from others until it is done."""
+    try:
+        return Image.open(io.BytesIO(content))
+    except UnidentifiedImageError:
+        Image.init()
+        return Image.open(io.BytesIO(content))
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
@@ -99,7 +121,10 @@ class Photographs:
         return len(self.paths)
 
     def __getitem__(self, number: int) -> List[np.ndarray]:
-        image = read(self.paths[number])
+        return self.squares(number, read(self.paths[number]))
+
+    def squares(self, number: int, image: Image.Image) -> List[np.ndarray]:
+        """What becomes of the image of a photograph, an array per view."""
         crops = {margin: cropped(image, self.boxes[number], margin) for margin in {view.box_margin for view in self.views}}
         return [square(crops[view.box_margin], view.size) for view in self.views]
 

@@ -12,11 +12,12 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 from solution.files import whole
 
 DIGEST = 32  # bytes of a SHA-256, with which a kept file begins
+LARGEST = 4 << 30  # bytes; nothing larger is read
 
 
 class Bounds(NamedTuple):
@@ -31,11 +32,11 @@ def folder(room: str) -> Path:
 
 
 def read(room: str, key: str) -> Optional[bytes]:
-    """What is kept under that key; None where there is nothing, something damaged, or what another user put there."""
+    """What is kept under that key; None where there is nothing, something damaged or too large, or what another user put there."""
     try:
         path = folder(room) / key
         found = path.lstat()
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > LARGEST:
             return None
         content = path.read_bytes()
         os.utime(path)
@@ -65,7 +66,16 @@ def digest(key: str, content) -> bytes:
 
 def tidy(room: str, bounds: Bounds) -> None:
     room_left = bounds.size
-    for number, path in enumerate(sorted(folder(room).iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True)):
-        room_left -= path.lstat().st_size
+    found = [(status.st_mtime, status.st_size, path) for path in folder(room).iterdir() for status in status_of(path)]
+    for number, (_, size, path) in enumerate(sorted(found, reverse=True)):
+        room_left -= size
         if number >= bounds.files or room_left < 0:
-            path.unlink()
+            path.unlink(missing_ok=True)
+
+
+def status_of(path: Path) -> List[os.stat_result]:
+    """One, or none where another process has just removed the file."""
+    try:
+        return [path.lstat()]
+    except FileNotFoundError:
+        return []

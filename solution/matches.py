@@ -9,14 +9,15 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from solution import embed, gallery, images, naming, recipe
-from solution.device import chosen
+from solution.device import chosen, decoders
 from solution.files import Complaints, InputError, whole
+from solution.known import Known
 
 TILE, GAP, LINE = 240, 8, 18  # pixels
 INK, PAPER, EMPTY = "#1b1b1b", "#ffffff", "#d0d0d0"
 
 
-def show(photographs: List[Path], weights: Path, further: Optional[Path], picture: Optional[Path], device: str) -> None:
+def show(photographs: List[Path], weights: Path, further: Optional[Path], picture: Optional[Path], device: str, cache: bool = True) -> None:
     """Prints the answers and draws `picture` where one is asked for; InputError where a photograph or the weights cannot be read."""
     missing = [path for path in photographs if not path.is_file()]
     if missing:
@@ -26,8 +27,9 @@ def show(photographs: List[Path], weights: Path, further: Optional[Path], pictur
     specs, complaints = recipe.specs(weights), Complaints(strict=False)
     paths = [os.path.realpath(path) for path in photographs]
     asked = naming.Naming(weights, specs, pd.DataFrame({"image_id": paths, "path": paths}, dtype=object), further, complaints)
-    pixels = embed.Pixels(asked.table, further or weights, embed.views(specs), 0, complaints)
-    embeddings = embed.embed(pixels, specs, embed.Engines(weights, chosen(device)), asked.table.image_id.to_numpy(str))
+    pixels, device = embed.Pixels(asked.table, further or weights, embed.views(specs), decoders(), complaints), chosen(device)
+    known = Known(weights, device, "torch") if cache else None
+    embeddings = embed.embed(pixels, specs, embed.Engines(weights, device), asked.table.image_id.to_numpy(str), known)
     readable = [number for number in range(len(photographs)) if number not in pixels.told]
     if not readable:
         raise InputError(f"{photographs[0]}: not a readable image; there is no other photograph to name")

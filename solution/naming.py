@@ -67,9 +67,9 @@ class Naming:
         self.table = pd.concat([asked, *new], ignore_index=True).fillna("")
         self.count = len(asked)
 
-    def passes(self, specs: List[recipe.Spec]) -> List[embed.Pass]:
+    def passes(self, specs: List[recipe.Spec], joint: bool) -> List[embed.Pass]:
         """Model by model: the gallery's rows hold the mirror image too, so that the image alone is like none of them."""
-        return sorted(embed.passes(specs), key=lambda one: specs.index(one[0]))
+        return sorted(embed.passes(specs, joint), key=lambda one: specs.index(one[0]))
 
     def usable(self, spec: recipe.Spec, embeddings: rank.Embeddings) -> bool:
         return "plain" in embeddings and (spec.predict.mirror == "off" or "mirror" in embeddings)

@@ -15,16 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from itertools import repeat
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Dict, Iterator, Optional, Tuple
 
 import numpy as np
 
 from solution import kept, recipe
+from solution.device import cores
 from solution.files import InputError
 
 INPUT, OUTPUT = "images", "embeddings"  # of a graph
 TOGETHER = 100_000  # pixels that a thread runs at once: activations of more leave its cache, which costs a quarter of the speed
 ROOM, BOUNDS = "onnx", kept.Bounds(files=64, size=4 << 30)
+
+Ranges = Dict[str, Tuple[float, float]]  # tensor -> its lowest and highest value
 
 
 class OnnxFailure(RuntimeError):
@@ -68,19 +71,22 @@ class OnnxEngine:
             return self.session.run([OUTPUT], {INPUT: np.ascontiguousarray(images[:, :, ::-1] if mirrored else images)})[0]
 
 
-def made(spec: recipe.Spec, weights: Path) -> OnnxEngine:
-    """The engine of a model of WEIGHTS, with as many threads as torch has. InputError for weights that do not fit, OnnxFailure."""
-    import torch
+def made(spec: recipe.Spec, weights: Path, ranges: Optional[Ranges] = None) -> OnnxEngine:
+    """The engine of a model of WEIGHTS, with a thread a core; in 8 bits where tensors have `ranges` (eight_bit.py).
 
-    key = key_of(spec, weights)
-    graph = kept.read(ROOM, key)
-    if graph is None:
-        graph = exported(spec, weights)
-        kept.keep(ROOM, key, graph, BOUNDS)
+    InputError for weights that do not fit, OnnxFailure.
+    """
+    graph = graph_of(spec, weights)
+    with failures():
+        return OnnxEngine(spec, in_8_bits(graph, ranges) if ranges else graph, cores())
+
+
+def graph_of(spec: recipe.Spec, weights: Path) -> bytes:
+    """A model of WEIGHTS as its graph; one that is not exact is told as OnnxFailure, and not tried again."""
+    graph = once(key_of(spec, weights), lambda: exported(spec, weights))
     if not graph:
         raise OnnxFailure("its graph does not give PyTorch's embeddings")
-    with failures():
-        return OnnxEngine(spec, graph, torch.get_num_threads())
+    return graph
 
 
 def exported(spec: recipe.Spec, weights: Path) -> bytes:
@@ -95,6 +101,23 @@ def exported(spec: recipe.Spec, weights: Path) -> bytes:
 
 
 # Graphs that are kept
+
+def in_8_bits(graph: bytes, ranges: Ranges) -> bytes:
+    from solution import eight_bit
+
+    told = json.dumps([sorted(ranges.items()), version_of("onnx"), version_of("onnxruntime")])
+    parts = told.encode(), hashlib.sha256(graph).digest(), sha256_of(Path(__file__).with_name("eight_bit.py"))
+    return once(hashlib.sha256(b"".join(parts)).hexdigest(), lambda: eight_bit.quantised(graph, ranges))
+
+
+def once(key: str, make: Callable[[], bytes]) -> bytes:
+    """What is kept under that key, else what `make` makes, kept from then on."""
+    graph = kept.read(ROOM, key)
+    if graph is None:
+        graph = make()
+        kept.keep(ROOM, key, graph, BOUNDS)
+    return graph
+
 
 def key_of(spec: recipe.Spec, weights: Path) -> str:
     """What a graph depends on: arrays, architecture, image size, packages, and the code that exports."""

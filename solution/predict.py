@@ -5,11 +5,11 @@
 Reads the photographs and tables of DATA and the models of WEIGHTS. Where DATA has query_scenarios.csv it ranks each scenario's
 database and writes query_id,database_image_id,score, at most 20 rows a query. Where it has none, WEIGHTS must have an identify.json:
 five names for every photograph, as Image,Id. The file is complete from the first second on, without any model, and is replaced by
-a better one after every model, for rankings first over the images, then over their mirror images. A photograph that cannot be read, and whatever else is wrong with single rows, is told and passed over; --strict stops there.
+a better one after every model; under a time limit rankings are so first over the images, then over their mirror images. What was
+computed before is taken from the cache, unless --no-cache. A photograph that cannot be read, and whatever else is wrong with single rows, is told and passed over; --strict stops there.
 """
 
 import argparse
-import multiprocessing
 import os
 import sys
 import time
@@ -22,8 +22,9 @@ import pandas as pd
 
 from solution import STARTED, embed, engines, identify, images, naming, rank, recipe, scenarios
 from solution.deadline import Deadline
-from solution.device import chosen, default_workers
+from solution.device import chosen, decoders
 from solution.files import Complaints, Failure, InputError, natural, part, run, seconds, write_json, write_table
+from solution.known import Known
 
 
 class Ranking:
@@ -39,8 +40,8 @@ class Ranking:
     def table(self) -> pd.DataFrame:
         return images.asked_for(self.data, scenarios.asked(self.scenarios), self.complaints)
 
-    def passes(self, specs: List[recipe.Spec]) -> List[embed.Pass]:
-        return embed.passes(specs)
+    def passes(self, specs: List[recipe.Spec], joint: bool) -> List[embed.Pass]:
+        return embed.passes(specs, joint)
 
     def usable(self, spec: recipe.Spec, embeddings: rank.Embeddings) -> bool:
         return "plain" in embeddings
@@ -71,7 +72,6 @@ class Submission:
         self.unreadable: Set[int] = set()  # rows of what is asked that turned out to be no photographs
         self.state, self.status = "is not written", 1  # of the file as it stands: the guard's thread reads them at any moment
         self.ranking, self.writing = embed.Stopwatch(), embed.Stopwatch()
-        self.forward: Dict[Tuple[str, str], embed.Stopwatch] = {}  # of each pass: a model's name, and `plain` or `mirror`
 
     def begin(self) -> None:
         """A complete file before any model."""
@@ -96,12 +96,10 @@ class Submission:
         self.status = 0
 
     def end(self) -> None:
-        """What happens when the time is up: the file stands as it is, and the process ends at once with all that decode."""
+        """What happens when the time is up: the file stands as it is, and the process ends at once with all its threads."""
         try:
             print(f"time is up; {self.output} {self.state}", file=sys.stderr, flush=True)
             part(self.output).unlink(missing_ok=True)
-            for process in multiprocessing.active_children():
-                process.kill()  # one that hangs would keep the log's pipe open
         finally:
             os._exit(self.status)
 
@@ -135,60 +133,61 @@ def predict(args: argparse.Namespace, started: Optional[float] = None) -> None:
     deadline.guard(submission.end)
     specs = recipe.specs(args.weights, complaints)
     device = chosen(args.device, complaints)
-    workers = default_workers(device) if args.workers is None else args.workers
-    pixels = embed.Pixels(asked.table, args.data, embed.views(specs), workers, complaints)
+    kind = engines.chosen(args.engine, device, args.time_limit, complaints)
+    pixels = embed.Pixels(asked.table, args.data, embed.views(specs), decoders() if args.workers is None else args.workers, complaints)
     submission.unreadable = pixels.told
-    engine_of = embed.Engines(args.weights, device, engines.chosen(args.engine, device, args.time_limit, complaints))
-    improve(submission, specs, pixels, engine_of, deadline, complaints)
+    embedder = embed.Embedder(pixels, embed.Engines(args.weights, device, kind, complaints), None if args.no_cache else Known(args.weights, device, kind))
+    improve(submission, asked.passes(specs, joint=args.time_limit is None), embedder, deadline, complaints)
     if not submission.status == 0:
         raise Failure(f"no model got in; {args.output} {submission.state}")
     if args.embeddings:
         embed.save(submission.embeddings, [spec for spec in specs if spec.name in submission.embeddings], args.embeddings)
     if args.timings:
-        write_json(timings(time.perf_counter() - start, submission, pixels, engine_of), args.timings)
+        write_json(timings(time.perf_counter() - start, submission, embedder), args.timings)
     print(f"{args.output}: {asked.count} queries, {len(asked.table)} photographs, {complaints.count} warnings; {submission.state}")
     deadline.release()
 
 
-def improve(submission: Submission, specs: List[recipe.Spec], pixels: embed.Pixels, engine_of: embed.Engines, deadline: Deadline, complaints: Complaints) -> None:
+def improve(submission: Submission, passes: List[embed.Pass], embedder: embed.Embedder, deadline: Deadline, complaints: Complaints) -> None:
     """One pass after the other over the photographs, with better files after each."""
-    for spec, mirrored in submission.asked.passes(specs):
-        if mirrored and "plain" not in submission.embeddings.get(spec.name, {}):
+    specs = list({spec.name: spec for spec, _ in passes}.values())
+    for spec, sides in passes:
+        if sides == ("mirror",) and spec.name not in submission.embeddings:
             continue
-        name, kind = (f"{spec.name}, mirror images", "mirror") if mirrored else (spec.name, "plain")
-        forward = submission.forward[spec.name, kind] = embed.Stopwatch()
+        name = spec.name + ", mirror images" * (sides == ("mirror",))
         try:
-            embeddings = embed.embed_pass(engine_of(spec), mirrored, pixels, deadline, forward)
+            embeddings = embedder.one(spec, sides, deadline)
         except (InputError, RuntimeError) as error:  # a damaged file, or a device that gives up: the other models go on
             complaints.add(str(error) if complaints.strict else f"{name}: left out: {error}")
             continue
         if embeddings is None:
             print(f"{name}: left out, would not end within the time limit", file=sys.stderr)
             continue
-        broken = ~np.isfinite(embeddings).all(axis=1)
-        if broken.any():
-            complaints.add(f"{name}: {broken.sum()} of {len(broken)} embeddings are not finite; they are ranked as like nothing")
-            embeddings[broken] = 0
+        for side in sides:
+            without_broken(embeddings[side], f"{spec.name}{', mirror images' * (side == 'mirror')}", complaints)
         parts = submission.embeddings.setdefault(spec.name, {"image_id": submission.asked.table.image_id.to_numpy(str)})
-        parts[kind] = embeddings
+        parts.update(embeddings)
         submission.improve(specs)
 
 
-def timings(took: float, submission: Submission, pixels: embed.Pixels, engine_of: embed.Engines) -> dict:
+def without_broken(embeddings: np.ndarray, name: str, complaints: Complaints) -> None:
+    """Makes rows (n, width) that are not finite zero, and complains of them."""
+    broken = ~np.isfinite(embeddings).all(axis=1)
+    if broken.any():
+        complaints.add(f"{name}: {broken.sum()} of {len(broken)} embeddings are not finite; they are ranked as like nothing")
+        embeddings[broken] = 0
+
+
+def timings(took: float, submission: Submission, embedder: embed.Embedder) -> dict:
     """What --timings writes. `embed_seconds`, `rank_seconds` and `write_seconds` make up all of `took`.
 
     Within `embed_seconds` lie `load_seconds` for weights, `decode_seconds` that this process waited for photographs,
     `forward_seconds` of the models, and as their remainder reading the tables, importing libraries and saving embeddings.
-    `models` has the forward seconds of each pass that got in; `forward_seconds` also those of the passes that were broken off.
+    `models` has the forward seconds of each pass that got in, those of a pass over images and mirror images shared out evenly;
+    `forward_seconds` also those of the passes that were broken off. `cached` embeddings were known from before and took none.
     """
     ranked, written = submission.ranking.seconds, submission.writing.seconds
-    models: Dict[str, Dict[str, float]] = {}
-    for (name, kind), forward in submission.forward.items():
-        if kind in submission.embeddings.get(name, {}):
-            models.setdefault(name, {})[f"{kind}_seconds"] = forward.seconds
-    return {"images": pixels.count, "embed_seconds": took - ranked - written, "rank_seconds": ranked, "write_seconds": written,
-            "load_seconds": engine_of.loading.seconds, "decode_seconds": pixels.waiting.seconds,
-            "forward_seconds": sum(forward.seconds for forward in submission.forward.values()), "models": models}
+    return {"embed_seconds": took - ranked - written, "rank_seconds": ranked, "write_seconds": written, **embedder.timings()}
 
 
 def main(argv: Optional[List[str]] = None, started: Optional[float] = None) -> None:
@@ -206,8 +205,9 @@ def main(argv: Optional[List[str]] = None, started: Optional[float] = None) -> N
     parser.add_argument("--embeddings", type=Path, help="directory to keep the embeddings in")
     parser.add_argument("--timings", type=Path, help="JSON file for the seconds of each phase")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--engine", choices=["auto", "torch", "onnx"], default="auto", help="what runs the models (default: onnx on a CPU where it is installed)")
-    parser.add_argument("--workers", type=natural, help="processes that decode (default: by device)")
+    parser.add_argument("--engine", choices=["auto", "torch", "onnx", "onnx8"], default="auto", help="what runs the models (default: onnx on a CPU where it is installed); onnx8: in 8 bits, see solution.quantize")
+    parser.add_argument("--workers", type=natural, help="threads that decode (default: one a core, at most 8)")
+    parser.add_argument("--no-cache", action="store_true", help="compute everything, and keep no embeddings for the next time")
     predict(parser.parse_args(argv), started)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from solution import embed, gallery, identify, images, models, naming, rank, recipe, scenarios
-from solution.engines import TorchEngine
 from solution.files import InputError, read_table
+from solution.torch_engine import TorchEngine
 
 
 def validation(fold: Path, spec: recipe.Spec, device: str, workers: int) -> Callable[[models.EmbeddingModel], Dict[str, float]]:

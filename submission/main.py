@@ -73,7 +73,8 @@ def start(data: Path, output: Path) -> None:
     from solution.files import run
 
     options = {"--data": data, "--weights": HERE / "weights", "--output": output, "--timings": output.with_name("timings.json"), "--time-limit": seconds}
-    run(lambda: predict.main([str(word) for option in options.items() for word in option], started=STARTED))
+    os.environ["XDG_CACHE_HOME"] = str(HERE / "cache")  # whatever is kept for a next time stays in this folder
+    run(lambda: predict.main([*(str(word) for option in options.items() for word in option), "--no-cache"], started=STARTED))
     sys.stdout.flush()
     os._exit(0)  # the file is written; torch takes seconds to tear down, which may be all that is left
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from eval import score
 from solution import embed, images, naming, rank, recipe, scenarios
-from solution.device import default_workers
+from solution.device import decoders
 
 Parts = Dict[str, rank.Embeddings]
 Answering = Callable[[Parts, List[str]], pd.DataFrame]
@@ -47,7 +47,7 @@ class Judge:
         self.table, self.truth, self.device = table, truth, device
         self.specs = {spec.name: spec for spec in specs}
         self.image_ids = table.image_id.to_numpy(str)
-        self.pixels = embed.Pixels(table, fold / "test", embed.views(specs), default_workers(device))
+        self.pixels = embed.Pixels(table, fold / "test", embed.views(specs), decoders())
 
     def embeddings(self, weights: Path) -> Tuple[Parts, Dict[str, float]]:
         """The embeddings by every model and its seconds per image: the median over the batches, mirror image included."""
@@ -55,7 +55,7 @@ class Judge:
         for name, spec in self.specs.items():
             engine = Timed(embed.Engines(weights, self.device)(spec))
             parts.update(embed.embed(self.pixels, [spec], lambda _: engine, self.image_ids))
-            seconds[name] = float(np.median(engine.seconds)) * len(embed.passes([spec]))
+            seconds[name] = float(np.median(engine.seconds)) * len(embed.sides(spec))
         return parts, seconds
 
 

@@ -28,7 +28,8 @@ from submission.main import sha256
 
 HERE = Path(__file__).parent
 TIME_LIMIT = {"drivendata": 3 * 3600, "kaggle": 9 * 3600}  # seconds
-INFERENCE = ("__init__", "deadline", "device", "embed", "engines", "files", "gallery", "identify", "images", "models", "naming", "onnx_engine", "onnx_export", "predict", "rank", "recipe", "scenarios", "spec")
+INFERENCE = ("__init__", "deadline", "device", "embed", "engines", "files", "gallery", "identify", "images", "kept", "known", "models",
+             "naming", "onnx_engine", "onnx_export", "pixels", "predict", "rank", "recipe", "scenarios", "shards", "spec", "torch_engine")
 PARTS = ("", "gallery", "classifier")  # the folders of WEIGHTS that hold arrays by model
 COUNTED = {"MAP@20": "top-20 rows", "MAP@5": "photographs' five names"}  # of which half precision changes some
 TRAIL = ("seed", "data", "commit", "packages")  # of provenance.json; no command lines, which hold paths

@@ -17,14 +17,14 @@ import threading
 import time
 from pathlib import Path
 
-from solution import embed, images, models, predict  # models: for torch
-from solution.engines import TorchEngine
+from solution import images, pixels, predict, torch_engine
 from solution.files import run
+from solution.torch_engine import TorchEngine
 
 
 def child(case):
     """Never returns."""
-    embed.BATCH = case.get("batch", 7)
+    pixels.BATCH = torch_engine.MOST = case.get("batch", 7)
     slow(case.get("slow", {}))
     HANGING.get(case.get("hang"), lambda case: None)(case)
     if "record" in case:
@@ -34,7 +34,7 @@ def child(case):
         options["--time-limit"] = case["limit"]
     code = 0
     try:
-        run(lambda: predict.main([str(word) for option in options.items() for word in option]))
+        run(lambda: predict.main(["--no-cache", *(str(word) for option in options.items() for word in option)]))
     except SystemExit as stopped:
         if isinstance(stopped.code, str):
             print(stopped.code, file=sys.stderr)
@@ -54,12 +54,12 @@ def slow(seconds):
 
 
 def hanging_decoder(case):
-    images.read = lambda path: time.sleep(100)
+    images.opened = lambda content, path: time.sleep(100)
 
 
 def hanging_lock(case):
     """As a large library that is loaded from a slow disk: code that does not let go of the interpreter."""
-    images.read = lambda path: ctypes.PyDLL(None).sleep(100)
+    images.opened = lambda content, path: ctypes.PyDLL(None).sleep(100)
 
 
 def hanging_disk(case):

@@ -17,7 +17,7 @@ import pytest
 
 import toy
 from eval import bench as command
-from eval.benchmarks import sample, speed, throughput
+from eval.benchmarks import notes, sample, speed, throughput
 from eval.files import InputError, read_table
 from solution import predict
 from submission import archive
@@ -109,16 +109,30 @@ def test_two_submissions_run_by_turns_and_each_round_backwards():
 
 
 @pytest.mark.parametrize("text", ["", "[]", "7", '"decode_seconds"', "[" * 5000, '{"decode_seconds": 1}', *(
-    json.dumps(dict.fromkeys(throughput.PHASES, 1) | {"decode_seconds": value}) for value in (-1, float("nan"), float("inf"), "soon", None, [], 10**400))])
+    json.dumps(dict.fromkeys(notes.PHASES, 1) | {"decode_seconds": value}) for value in (-1, float("nan"), float("inf"), "soon", None, [], 10**400))])
 def test_timings_that_are_none_are_none(text, tmp_path):
     (tmp_path / "t.json").write_text(text)
-    assert throughput.noted(tmp_path / "t.json") is None and throughput.noted(tmp_path / "other.json") is None
+    assert notes.noted(tmp_path / "t.json") is None and notes.noted(tmp_path / "other.json") is None
+
+
+@pytest.mark.parametrize("log, engine", [
+    ("engine: onnx (on a CPU)\nall done\n", "onnx (on a CPU)"), ("warning\nengine: to\x1b[2Jrch\nengine: other\n", "to[2Jrch"), ("the engine: none\n", None), ("", None)])
+def test_the_engine_is_what_the_program_says_it_is(log, engine, tmp_path):
+    (tmp_path / "log.txt").write_text(log)
+    assert notes.engine_of(tmp_path / "log.txt") == engine
+
+
+def test_the_ratio_of_whole_runs_has_their_start_in_it():
+    runs = {which: {size: [throughput.Run(start + size * each, 1, 1, None, pd.DataFrame({"query_id": ["q"], "database_image_id": ["a"]}))] for size in (10, 20)}
+            for which, start, each in (("submission", 20, 1), ("compare", 20, 4))}
+    told = throughput.told({"submission": "a", "compare": "b"}, runs)
+    assert (told["ratio"], told["ratio_with_start_up"]) == (4, 100 / 40)
 
 
 # What is asked
 
 def test_both_sizes_ask_each_of_their_photographs_against_all_of_them(data, tmp_path):
-    assert sample.write_sizes(data, (5, 12), tmp_path) == (5, 12)
+    sample.write_sizes(data, (5, 12), tmp_path)
     small, large = (read_table(tmp_path / size / "metadata.csv") for size in ("5", "12"))
     assert list(small.image_id) == list(large.image_id[:5]) and len(large) == 12
     assert list(large) == ["image_id", "path", "height", "width", "viewpoint", "date"]
@@ -138,16 +152,28 @@ def test_the_same_data_and_sizes_give_the_same_bytes(data, tmp_path):
     assert contents[0] == contents[1]
 
 
-def test_sizes_shrink_in_proportion_to_what_is_there(data, tmp_path, capsys):
-    assert sample.write_sizes(data, (64, 256), tmp_path) == (6, 24)
-    assert capsys.readouterr().err == "24 photographs are there: measuring on 6 and 24\n"
-    assert sample.shrunk((2, 1000), 3) == (2, 3)
+def test_fewer_photographs_than_asked_for_are_repeated_by_ids_of_their_own(data, tmp_path, capsys):
+    sample.write_sizes(data, (24, 60), tmp_path)
+    assert capsys.readouterr().err == "24 photographs are there: they are repeated to make 60\n"
+    small, large = (read_table(tmp_path / size / "metadata.csv") for size in ("24", "60"))
+    assert large.image_id.is_unique and large.path.is_unique and len(large) == 60 and list(small.image_id) == list(large.image_id[:24])
+    content = [(tmp_path / "60" / path).read_bytes() for path in large.path]
+    assert len(set(content[:24])) == 24 and content[24:48] == content[:24] and content[48:] == content[:12]
+    asked = read_table(tmp_path / "60/queries/scenario01.csv")
+    assert set(asked.query_image_id) == set(large.image_id) and asked.query_id.is_unique
+
+
+def test_ids_of_repeated_photographs_are_their_own_whatever_ids_there_are():
+    table, files = sample.repeated(pd.DataFrame({"image_id": ["a", "a.1", "a.0", "a.1.0"]}), list("wxyz"), 11)
+    assert table.image_id.is_unique and files == list("wxyzwxyzwxy")
 
 
 def test_without_scenarios_names_are_asked(data, tmp_path):
     alone = toy.competition(tmp_path / "data")
     sample.write_sizes(alone, (5, 12), tmp_path)
     assert sorted(path.name for path in (tmp_path / "5").iterdir()) == ["images", "metadata.csv"]
+    sample.write_sizes(alone, (5, 12), tmp_path / "ranked", ranked=True)
+    assert sorted(path.name for path in (tmp_path / "ranked/5").iterdir()) == ["databases", "images", "metadata.csv", "queries", "query_scenarios.csv"]
 
 
 @pytest.mark.parametrize("change, words", [
@@ -236,9 +262,9 @@ def test_names_are_measured_too(tmp_path, monkeypatch):
 
 def test_what_the_predictor_notes_is_what_is_read(data, tmp_path):
     ensemble(tmp_path / "weights", tiny("m", 0, 32))
-    options = {"--data": data, "--weights": tmp_path / "weights", "--output": tmp_path / "s.csv", "--timings": tmp_path / "t.json", "--device": "cpu", "--workers": 0}
+    options = {"--data": data, "--weights": tmp_path / "weights", "--output": tmp_path / "s.csv", "--timings": tmp_path / "t.json", "--device": "cpu", "--workers": 0, "--engine": "torch"}
     predict.main([str(word) for option in options.items() for word in option])
-    found = throughput.noted(tmp_path / "t.json")
+    found = notes.noted(tmp_path / "t.json")
     assert list(found) == ["loading", "decode", "forward", "ranking", "writing"] and all(seconds > 0 for seconds in found.values())
 
 
@@ -345,6 +371,6 @@ def alive(pid):
 @pytest.mark.parametrize("words", [[], ["inference"]])
 def test_help_comes_without_anything_heavy(words):
     code = f"import sys; from eval import bench; sys.argv = ['bench', *{words}, '--help']\n" \
-           "try: bench.main()\nfinally: print(sorted({'torch', 'cv2', 'scipy', 'sklearn', 'submission.rehearse'} & set(sys.modules)))"
+           "try: bench.main()\nfinally: print(sorted({'torch', 'cv2', 'scipy', 'sklearn', 'onnxruntime', 'matplotlib', 'PIL'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert "example: python -m eval.bench inference" in done.stdout.replace("\n", " ") and done.stdout.endswith("[]\n") and done.returncode == 0

@@ -13,9 +13,9 @@ from PIL import Image, ImageOps
 
 import toy
 from eval import score
-from solution import embed, images, models, predict, rank, recipe
-from solution.engines import TorchEngine
+from solution import embed, images, models, pixels, predict, rank, recipe
 from solution.files import InputError
+from solution.torch_engine import TorchEngine
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,7 +49,7 @@ def fold(tmp_path_factory):
 
 
 def command(main, monkeypatch, *options):
-    monkeypatch.setattr(sys, "argv", ["command", *map(str, options), "--device", "cpu"])
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, options), "--device", "cpu", "--engine", "torch", "--no-cache"])
     main()
 
 
@@ -60,8 +60,8 @@ def predicted(fold, output, monkeypatch, *options):
 
 def embedded(data, weights, workers=0):
     table, specs = images.listed(data), recipe.specs(weights)
-    pixels = embed.Pixels(table, data, embed.views(specs), workers)
-    return embed.embed(pixels, specs, embed.Engines(weights, "cpu"), table.image_id.to_numpy(str))
+    photographs = embed.Pixels(table, data, embed.views(specs), workers)
+    return embed.embed(photographs, specs, embed.Engines(weights, "cpu"), table.image_id.to_numpy(str))
 
 
 def test_a_prediction_is_an_embedding_and_a_ranking_byte_for_byte(fold, tmp_path, monkeypatch):
@@ -89,8 +89,8 @@ def test_a_prediction_passes_the_strict_rules_and_misses_no_query(fold, tmp_path
 
 
 def test_every_photograph_is_opened_once_for_all_models_and_sizes(fold, tmp_path, monkeypatch):
-    opened, read = [], images.read
-    monkeypatch.setattr(images, "read", lambda path: opened.append(Path(path).name) or read(path))
+    opened, read = [], images.opened
+    monkeypatch.setattr(images, "opened", lambda content, path: opened.append(Path(path).name) or read(content, path))
     predicted(fold, tmp_path / "s.csv", monkeypatch, "--workers", 0)
     assert sorted(opened) == sorted(path.name for path in (fold / "test" / "images").iterdir()) and len(opened) == 24
 
@@ -163,8 +163,10 @@ def test_a_batch_that_the_device_has_no_memory_for_is_halved(fold, capsys):
         return whole(images, mirrored)
 
     engine.embeddings = small
-    np.testing.assert_allclose(engine(batch), whole(batch, False), atol=1e-4)
-    assert "trying half as many" in capsys.readouterr().err
+    np.testing.assert_allclose(engine(batch), whole(batch, [False])[0], atol=1e-4)
+    assert capsys.readouterr().err.count("trying half as many") == 4 and engine.together == 2
+    engine(batch)
+    assert capsys.readouterr().err == ""  # it keeps to that
 
 
 def test_without_mirror_images_the_model_runs_once_and_they_are_zeros(fold, tmp_path, monkeypatch):
@@ -192,8 +194,8 @@ def test_models_of_two_margins_see_their_own_crops_of_one_decoding(tmp_path, mon
     ensemble(tmp_path / "weights", tiny("close", 0, 32), tiny("wide", 1, 32, model={"box_margin": 0.2}))
     table = pd.read_csv(data / "metadata.csv", dtype=str)
     table.assign(x0="10", y0="12", x1="30", y1="32").to_csv(data / "metadata.csv", index=False)
-    opened, read = [], images.read
-    monkeypatch.setattr(images, "read", lambda path: opened.append(path) or read(path))
+    opened, read = [], images.opened
+    monkeypatch.setattr(images, "opened", lambda content, path: opened.append(path) or read(content, path))
     found = embedded(data, tmp_path / "weights")
     assert len(opened) == len(set(opened)) == len(table)
     for name, box in (("close", (10, 12, 30, 32)), ("wide", (6, 8, 34, 36))):
@@ -207,7 +209,7 @@ def test_more_photographs_than_a_batch_are_all_embedded(tmp_path, monkeypatch):
     data = toy.competition(tmp_path / "data")
     ensemble(tmp_path / "weights", tiny("m", 0, 32))
     at_once = embedded(data, tmp_path / "weights")["m"]
-    monkeypatch.setattr(embed, "BATCH", 7)
+    monkeypatch.setattr(pixels, "BATCH", 7)
     by_seven = embedded(data, tmp_path / "weights")["m"]
     for kind in ("plain", "mirror"):
         np.testing.assert_allclose(at_once[kind], by_seven[kind], atol=1e-3)

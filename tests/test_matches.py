@@ -35,7 +35,7 @@ def asked(fold, capsys, monkeypatch):
 
     def command(*words, weights=None):
         capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["identify", *map(str, words), "--weights", str(weights or fold / "weights"), "--device", "cpu"])
+        monkeypatch.setattr(sys, "argv", ["identify", *map(str, words), "--weights", str(weights or fold / "weights"), "--device", "cpu", "--no-cache"])
         try:
             run(identify.main)
             status = 0
@@ -61,7 +61,7 @@ def one_line(answer, words):
 @pytest.fixture
 def by_loops(fold, tmp_path):
     """Of each photograph of the fold (by its file name) the chances of all names, and the photograph nearest to each individual."""
-    predict.main(["--data", str(fold / "test"), "--weights", str(fold / "weights"), "--output", str(tmp_path / "s.csv"), "--embeddings", str(tmp_path / "e"), "--device", "cpu", "--workers", "0"])
+    predict.main(["--data", str(fold / "test"), "--weights", str(fold / "weights"), "--output", str(tmp_path / "s.csv"), "--embeddings", str(tmp_path / "e"), "--device", "cpu", "--engine", "torch", "--workers", "0", "--no-cache"])
     known, parts = naive_names.Weights(fold / "weights", NAMES), {name: naive_names.stored(tmp_path / "e" / f"{name}.npz") for name in NAMES}
     files = pd.read_csv(fold / "test" / "metadata.csv").set_index("image_id").path.str.rsplit("/").str[-1]
     found = {}

@@ -15,7 +15,7 @@ import toy
 import toy_names
 from eval import score
 from solution import embed, gallery, identify, images, naming, predict, recipe
-from solution.engines import TorchEngine
+from solution.torch_engine import TorchEngine
 from solution.files import run
 from test_embed import tiny
 
@@ -39,7 +39,7 @@ def told(weights, **changes):
 
 
 def predicted(fold, output, *options, data=None, weights=None):
-    options = ["--data", data or fold / "test", "--weights", weights or fold / "weights", "--output", output, "--device", "cpu", "--engine", "torch", "--workers", 0, *options]
+    options = ["--data", data or fold / "test", "--weights", weights or fold / "weights", "--output", output, "--device", "cpu", "--engine", "torch", "--workers", 0, "--no-cache", *options]
     predict.main([str(option) for option in options])
     return output
 
@@ -264,13 +264,14 @@ def test_an_unknown_whale_in_the_gallery_speaks_for_a_new_one(fold, weights, tmp
 @pytest.fixture
 def seen(monkeypatch):
     """How many photographs each model was shown."""
-    found, embeddings = {}, TorchEngine.embeddings
+    found, sides = {}, TorchEngine.sides
 
     def counted(self, batch, mirrored):
-        found[self.spec.name, mirrored] = found.get((self.spec.name, mirrored), 0) + len(batch)
-        return embeddings(self, batch, mirrored)
+        for side in mirrored:
+            found[self.spec.name, side] = found.get((self.spec.name, side), 0) + len(batch)
+        return sides(self, batch, mirrored)
 
-    monkeypatch.setattr(TorchEngine, "embeddings", counted)
+    monkeypatch.setattr(TorchEngine, "sides", counted)
     return found
 
 

@@ -22,10 +22,10 @@ from PIL import Image
 
 import toy
 from eval import rules, score
-from solution import embed, images, models, predict, rank, recipe
+from solution import embed, images, models, pixels, predict, rank, recipe
 from solution.deadline import MARGIN, Deadline
-from solution.engines import TorchEngine
 from solution.files import InputError, run
+from solution.torch_engine import TorchEngine
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["large", "small", "slip"]  # in the recipe's order, which is not the alphabet's
@@ -62,7 +62,7 @@ def fold(tmp_path_factory):
 
 def predicted(fold, output, *options, weights=None, workers=0):
     """Runs the command in this process; returns where it wrote."""
-    options = ["--data", fold / "test", "--weights", weights or fold / "weights", "--output", output, "--device", "cpu", "--engine", "torch", "--workers", workers, *options]
+    options = ["--data", fold / "test", "--weights", weights or fold / "weights", "--output", output, "--device", "cpu", "--engine", "torch", "--workers", workers, "--no-cache", *options]
     predict.main([str(option) for option in options])
     return output
 
@@ -100,7 +100,7 @@ def states(monkeypatch):
 
 
 def test_after_every_pass_the_file_is_complete_and_valid(fold, tmp_path, states):
-    predicted(fold, tmp_path / "s.csv")
+    predicted(fold, tmp_path / "s.csv", "--time-limit", 1000)
     assert len(states) == 1 + 2 * len(NAMES) and len(set(states)) == len(states)
     for state in states:
         (tmp_path / "state.csv").write_bytes(state)
@@ -117,16 +117,24 @@ def test_the_first_file_is_the_databases_order(fold, tmp_path, states):
     assert (rows.groupby("query_id").score.diff().dropna() < 0).all()
 
 
-def test_all_models_see_the_photographs_before_one_sees_the_mirror_images(fold, tmp_path, monkeypatch):
-    seen, embeddings = [], TorchEngine.embeddings
-    monkeypatch.setattr(TorchEngine, "embeddings", lambda self, batch, mirrored: seen.append((self.spec.name, mirrored)) or embeddings(self, batch, mirrored))
+def test_under_a_time_limit_all_models_see_the_photographs_before_one_sees_the_mirror_images(fold, tmp_path, monkeypatch):
+    seen, sides = [], TorchEngine.sides
+    monkeypatch.setattr(TorchEngine, "sides", lambda self, batch, mirrored: seen.append((self.spec.name, mirrored)) or sides(self, batch, mirrored))
+    limited = predicted(fold, tmp_path / "limited.csv", "--time-limit", 1000)
+    assert seen == [(name, [mirrored]) for mirrored in (False, True) for name in NAMES]
+    seen.clear()
+    assert predicted(fold, tmp_path / "s.csv").read_bytes() == limited.read_bytes()
+    assert seen == [(name, [False, True]) for name in NAMES]
+
+
+def test_without_a_limit_there_is_a_better_file_after_every_model(fold, tmp_path, states):
     predicted(fold, tmp_path / "s.csv")
-    assert seen == [(name, mirrored) for mirrored in (False, True) for name in NAMES]
+    assert len(states) == 1 + len(NAMES) and len(set(states)) == len(states)
 
 
 def test_every_state_is_the_ranking_of_the_passes_so_far(fold, tmp_path, states):
     """Against `solution.rank` on saved embeddings, of which later passes are taken away."""
-    predicted(fold, tmp_path / "s.csv", "--embeddings", tmp_path / "e")
+    predicted(fold, tmp_path / "s.csv", "--embeddings", tmp_path / "e", "--time-limit", 1000)
     ids, asked = None, predict.scenarios.read(fold / "test")
     whole = {spec.name: (spec, dict(np.load(tmp_path / "e" / f"{spec.name}.npz"))) for spec in recipe.specs(fold / "weights")}
     for number, state in enumerate(states[1:], 1):
@@ -144,7 +152,7 @@ def test_every_state_is_the_ranking_of_the_passes_so_far(fold, tmp_path, states)
 def test_a_file_is_replaced_at_once_by_one_that_lay_beside_it(fold, tmp_path, monkeypatch):
     replaced, replace = [], os.replace
     monkeypatch.setattr(os, "replace", lambda source, target: replaced.append((breaches(source, fold / "test"), Path(target).name)) or replace(source, target))
-    predicted(fold, tmp_path / "s.csv")
+    predicted(fold, tmp_path / "s.csv", "--time-limit", 1000)
     assert replaced == [(([], []), "s.csv")] * (1 + 2 * len(NAMES))
 
 
@@ -161,24 +169,23 @@ predict.main(sys.argv[1:])
 
 
 def test_before_torch_is_imported_a_complete_file_is_on_disk(fold, tmp_path):
-    options = ["--data", fold / "test", "--weights", fold / "weights", "--output", tmp_path / "s.csv", "--time-limit", 1000]
+    options = ["--data", fold / "test", "--weights", fold / "weights", "--output", tmp_path / "s.csv", "--time-limit", 1000, "--engine", "torch"]
     done = subprocess.run([sys.executable, "-c", STOPPED_AT_TORCH, *map(str, options)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 77, done.stderr
     assert_complete(tmp_path / "s.csv", fold / "test")
 
 
 def test_photographs_that_do_not_fit_into_memory_are_decoded_again_to_the_same_bytes(fold, tmp_path, monkeypatch):
-    opened, read = [], images.read
+    opened, read = [], images.opened
     kept = predicted(fold, tmp_path / "kept.csv")
-    monkeypatch.setattr(images, "read", lambda path: opened.append(path) or read(path))
-    monkeypatch.setattr(embed, "HELD_BYTES", 0)
-    monkeypatch.setattr(embed, "BATCH", 7)
+    monkeypatch.setattr(images, "opened", lambda content, path: opened.append(path) or read(content, path))
+    monkeypatch.setattr(pixels, "HELD_BYTES", 0)
+    monkeypatch.setattr(pixels, "BATCH", 7)
     again = predicted(fold, tmp_path / "again.csv")
-    assert len(opened) == 24 * 2 * len(NAMES)
-    monkeypatch.setattr(embed, "HELD_BYTES", 8 << 30)
+    assert len(opened) == 24 * len(NAMES)
+    monkeypatch.setattr(pixels, "HELD_BYTES", 8 << 30)
     by_seven = predicted(fold, tmp_path / "seven.csv")
-    assert again.read_bytes() == by_seven.read_bytes() and len(opened) == 24 * 2 * len(NAMES) + 24
-    assert ranked(again) == ranked(kept)  # another number of images at once may show in the last digits
+    assert again.read_bytes() == by_seven.read_bytes() == kept.read_bytes() and len(opened) == 24 * len(NAMES) + 24
 
 
 def ranked(path):
@@ -240,7 +247,7 @@ def expected(fold, tmp_path_factory):
     """The file in each of its states, in a process like those that are stopped."""
     folder = tmp_path_factory.mktemp("states")
     (folder / "record").mkdir()
-    case, = played(fold, folder, [{"record": str(folder / "record")}])
+    case, = played(fold, folder, [{"record": str(folder / "record"), "limit": 1000}])
     assert case["status"] == 0 and case["log"].endswith(f"0 warnings; {STATES[-1]}\n")
     found = [(folder / "record" / f"{number}.csv").read_bytes() for number in range(len(STATES))]
     assert case["output"].read_bytes() == found[-1] and len(set(found)) == len(found)
@@ -302,7 +309,7 @@ def test_a_model_ten_times_slower_than_the_others_is_left_out_and_they_rank(fold
 
 
 def test_a_slow_first_batch_costs_no_model(fold, tmp_path, monkeypatch):
-    """As with processes that start and a device that warms up; by the first of 12 batches it would take twice what is left."""
+    """As with threads that start and a device that warms up; by the first of 12 batches it would take twice what is left."""
     embeddings, batches = TorchEngine.embeddings, []
 
     def warming_up(self, batch, mirrored):
@@ -310,12 +317,13 @@ def test_a_slow_first_batch_costs_no_model(fold, tmp_path, monkeypatch):
         batches.append(len(batch))
         return embeddings(self, batch, mirrored)
 
-    monkeypatch.setattr(embed, "BATCH", 2)
+    monkeypatch.setattr(pixels, "BATCH", 2)
     monkeypatch.setattr(TorchEngine, "embeddings", warming_up)
     spec, table = recipe.specs(fold / "weights")[1], images.listed(fold / "test")
-    engine = embed.Engines(fold / "weights", "cpu")(spec)
-    assert embed.embed_pass(engine, False, embed.Pixels(table, fold / "test", embed.views([spec]), 0), Deadline(MARGIN + 3)).shape == (24, engine.width)
-    assert len(batches) == 12
+    engine_of = embed.Engines(fold / "weights", "cpu")
+    engine_of(spec)
+    found = embed.Embedder(embed.Pixels(table, fold / "test", embed.views([spec]), 0), engine_of).one(spec, ("plain",), Deadline(MARGIN + 3))
+    assert found["plain"].shape == (24, engine_of(spec).width) and len(batches) == 12
 
 
 def test_whatever_hangs_it_ends_in_time_and_leaves_a_complete_file(fold, expected, tmp_path):
@@ -353,7 +361,7 @@ def test_the_limit_counts_from_when_it_is_said_to_have_begun(fold, tmp_path, mon
     guarded = []
     monkeypatch.setattr(predict.Deadline, "guard", lambda self, end: guarded.append(self.left()))
     predict.main(["--data", str(fold / "test"), "--weights", str(fold / "weights"), "--output", str(tmp_path / "s.csv"),
-                  "--time-limit", "1000", "--workers", "0", "--device", "cpu"], started=time.monotonic() - 100)
+                  "--time-limit", "1000", "--workers", "0", "--device", "cpu", "--engine", "torch", "--no-cache"], started=time.monotonic() - 100)
     assert 800 < guarded[0] < 900 - MARGIN
 
 
@@ -362,7 +370,7 @@ def test_the_state_that_the_guard_tells_is_that_of_the_file_not_of_the_work(fold
     told, states, submission, begin = [], [], rank.submission, predict.Submission.begin
     monkeypatch.setattr(predict.Submission, "begin", lambda self: told.append(self) or begin(self))
     monkeypatch.setattr(rank, "submission", lambda *a: states.append((told[0].state, told[0].status)) or submission(*a))
-    predicted(fold, tmp_path / "s.csv")
+    predicted(fold, tmp_path / "s.csv", "--time-limit", 1000)
     assert states == [(state, 0 if number else 1) for number, state in enumerate(STATES[:-1])]
     assert (told[0].state, told[0].status) == (STATES[-1], 0)
 
@@ -476,8 +484,8 @@ def strict(fold, capsys, words, **options):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_photographs_of_every_kind_are_read_and_the_unreadable_told_once_each(workers, broken, capsys, monkeypatch):
-    monkeypatch.setattr(embed, "HELD_BYTES", 0)  # decoded in both passes, told in one
-    monkeypatch.setattr(embed, "BATCH", 5)
+    monkeypatch.setattr(pixels, "HELD_BYTES", 0)  # decoded in both passes, told in one
+    monkeypatch.setattr(pixels, "BATCH", 5)
     names = put(broken / "test", {**UNREADABLE, **READABLE})
     output = lenient(broken, capsys, *(f"images/{names[kind]}: " for kind in UNREADABLE), workers=workers)
     assert_complete(output, broken / "test")
@@ -712,7 +720,7 @@ def test_embeddings_that_are_no_numbers_cost_only_themselves(fold, tmp_path, mon
     monkeypatch.setattr(TorchEngine, "embeddings", lambda self, batch, mirrored: embeddings(self, batch, mirrored) * bad.get(self.spec.name, 1))
     predicted(fold, tmp_path / "s.csv")
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[1] for line in lines] == [" large", " small", " large, mirror images", " small, mirror images"]
+    assert [line.split(":")[1] for line in lines] == [" large", " large, mirror images", " small", " small, mirror images"]
     assert all("24 of 24 embeddings are not finite" in line for line in lines)
     assert_complete(tmp_path / "s.csv", fold / "test")
     alone = tmp_path / "weights"
@@ -738,26 +746,10 @@ def test_without_one_finite_embedding_the_file_is_valid(fold, tmp_path, monkeypa
     assert_complete(predicted(fold, tmp_path / "s.csv"), fold / "test")
 
 
-def test_a_process_that_decodes_and_dies_is_done_without(fold, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(embed, "BATCH", 5)
-    whole, read, here = predicted(fold, tmp_path / "whole.csv").read_bytes(), images.read, os.getpid()
-    capsys.readouterr()
-
-    def dying(path):
-        if os.getpid() != here and Path(path).stem == "train0012":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return read(path)
-
-    monkeypatch.setattr(images, "read", dying)
-    assert predicted(fold, tmp_path / "s.csv", workers=1).read_bytes() == whole
-    said = capsys.readouterr()
-    assert said.err.count("\n") == 1 and "a process that decodes has died" in said.err and " 1 warnings" in said.out
-
-
 # Timings
 
-def timings(fold, folder, **options):
-    predicted(fold, folder / "s.csv", "--timings", folder / "t.json", **options)
+def timings(fold, folder, *options):
+    predicted(fold, folder / "s.csv", "--timings", folder / "t.json", *options)
     return json.loads((folder / "t.json").read_text())
 
 
@@ -781,25 +773,26 @@ def test_seconds_go_to_the_pass_that_took_them(fold, tmp_path, monkeypatch):
         now[0] += seconds
         return result
 
-    monkeypatch.setattr(TorchEngine, "embeddings", lambda self, batch, mirrored: moved(3600 * (1 + mirrored), embeddings(self, batch, mirrored)))
+    monkeypatch.setattr(TorchEngine, "embeddings", lambda self, batch, mirrored: moved(3600 * sum(1 + side for side in mirrored), embeddings(self, batch, mirrored)))
     monkeypatch.setattr(predict, "write_table", lambda table, path: moved(86400, write(table, path)))
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(embed, "BATCH", 8)
-    told = timings(fold, tmp_path)
+    monkeypatch.setattr(pixels, "BATCH", 8)
+    told = timings(fold, tmp_path, "--time-limit", 1000)
     assert told["models"] == dict.fromkeys(NAMES, {"plain_seconds": 3 * 3600, "mirror_seconds": 6 * 3600})
     assert (told["forward_seconds"], told["write_seconds"]) == (3 * 9 * 3600, 7 * 86400)  # a file before any model, one a pass
     assert told["embed_seconds"] == told["forward_seconds"] and told["rank_seconds"] == told["decode_seconds"] == told["load_seconds"] == 0
+    assert timings(fold, tmp_path)["models"] == dict.fromkeys(NAMES, dict.fromkeys(("plain_seconds", "mirror_seconds"), 4.5 * 3600))  # at once: half of it each
 
 
 def test_a_pass_that_failed_is_not_among_the_models_timings(fold, tmp_path, monkeypatch):
     embeddings = TorchEngine.embeddings
 
     def failing(self, batch, mirrored):
-        if self.spec.name == "small" and mirrored or self.spec.name == "large":
+        if self.spec.name == "small" and True in mirrored or self.spec.name == "large":
             raise RuntimeError("no such device")
         return embeddings(self, batch, mirrored)
 
     monkeypatch.setattr(TorchEngine, "embeddings", failing)
-    told = timings(fold, tmp_path)
+    told = timings(fold, tmp_path, "--time-limit", 1000)
     assert {name: set(seconds) for name, seconds in told["models"].items()} == {"small": {"plain_seconds"}, "slip": {"plain_seconds", "mirror_seconds"}}
     assert told["forward_seconds"] >= sum(second for seconds in told["models"].values() for second in seconds.values())

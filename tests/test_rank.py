@@ -1,6 +1,7 @@
 """Rankings against a plain loop with exactly rounded sums, and submissions against the scorer's strict rules."""
 
 import io
+import json
 import math
 import subprocess
 import sys
@@ -199,6 +200,16 @@ def test_mirrors_can_be_averaged_or_left_off():
     np.testing.assert_allclose(of((recipe.Predict(mirror="off"), model)), cosine(model["plain"], model["plain"]), atol=1e-6)
 
 
+def test_joining_in_blocks_of_images_changes_no_bit_and_counts_what_is_broken_once(monkeypatch, capsys):
+    first, second = embeddings(23, 5, 0), embeddings(23, 7, 1, scale=30)
+    first["plain"][[3, 20], 1], second["mirror"][11, 0] = np.nan, np.inf
+    models = [(recipe.Predict(mirror="average"), first), (recipe.Predict(normalise=True, weight=0.75), second)]
+    at_once, told = rank.combined(models), capsys.readouterr().err
+    assert "2 of 23 embeddings are not finite" in told and "1 of 23" in told and told.count("\n") == 2
+    monkeypatch.setattr(rank, "JOINED", 4)
+    assert np.array_equal(rank.combined(iter(models)).view(np.uint32), at_once.view(np.uint32)) and capsys.readouterr().err == told
+
+
 def test_joining_changes_no_embedding_and_keeps_rows_of_zeros():
     model = embeddings(9, 5, 0)
     model["plain"][4] = model["mirror"][4] = 0
@@ -337,6 +348,16 @@ def test_embeddings_that_are_not_of_these_photographs_are_refused(tmp_path, monk
     assert "there is no embedding of image" in refusal(ranked, tmp_path, monkeypatch)
     write_arrays(tmp_path / "embeddings" / "first.npz", image_id=ids, plain=np.zeros((len(ids), 3), np.float32))
     assert "array mirror is missing" in refusal(rank.read_embeddings, tmp_path / "embeddings", None)
+
+
+def test_the_seconds_of_each_phase_are_noted_on_request_and_change_no_byte(tmp_path, monkeypatch):
+    data = competition(tmp_path)
+    before = ranked(tmp_path, monkeypatch).read_bytes()
+    assert ranked(tmp_path, monkeypatch, "--timings", tmp_path / "t.json").read_bytes() == before
+    noted = json.loads((tmp_path / "t.json").read_text())
+    assert min(noted.pop(f"{phase}_seconds") for phase in ("read", "rank", "write")) > 0
+    queries = sum(len(scenario.query_ids) for scenario in scenarios.read(data))
+    assert noted == {"queries": queries, "images": len(pd.read_csv(data / "metadata.csv"))}
 
 
 def test_bad_input_is_one_line_and_exit_status_2(tmp_path):

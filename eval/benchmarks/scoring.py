@@ -18,12 +18,19 @@ import numpy as np
 import pandas as pd
 
 from eval import score
-from eval.benchmarks import rounds
+from eval.benchmarks import options, rounds
 from eval.files import write_table
 
 QUERIES, MATCHES = 4419, 93277  # of the hidden test and of the truth that was timed for it
 DATABASE, ROWS, AROUND = 3400, 20, 60  # images; rows a query, all of them among so many images around its first match
 EQUAL = 1e-12
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Score a made-up submission of 20 rows a query with eval.score and the official way, by turns."
+    parser.epilog = "example: python -m eval.bench scoring --json scoring.json"
+    parser.add_argument("--queries", type=options.count, default=QUERIES, metavar="N",
+                        help="how many are asked (default 4419, with 93,277 true matches)")
 
 
 def measured(args: argparse.Namespace) -> dict:

@@ -15,7 +15,6 @@ directory, which is removed also on Ctrl-C.
 
 import argparse
 import contextlib
-import math
 import resource
 import sys
 import tempfile
@@ -24,14 +23,12 @@ from typing import Iterator, NamedTuple
 
 import pandas as pd
 
-from eval.benchmarks import rounds, sample, speed
-from eval.files import InputError, progress, read_json, read_table
+from eval.benchmarks import options, rounds, sample, speed
+from eval.benchmarks.notes import PHASES, engine_of, last_line, noted
 from eval.benchmarks.zips import reference, untrained
+from eval.files import progress, read_table
 from submission import confinement, rehearse
 
-# What the packed predictor notes in submission/timings.json, and what it is called here.
-PHASES = {"load_seconds": "loading", "decode_seconds": "decode", "forward_seconds": "forward",
-          "rank_seconds": "ranking", "write_seconds": "writing"}
 NO_SHARES = f"its main.py notes no seconds in submission/timings.json that fit into its own: {', '.join(PHASES)}"
 OURS, OTHER = "submission", "compare"
 REFERENCE = Path("reference")  # the word instead of a zip
@@ -45,9 +42,25 @@ class Run(NamedTuple):
     peak_mb: float
     phases: dict[str, float] | None
     answers: pd.DataFrame
+    engine: str | None = None  # as main.py tells it
 
 
 Runs = dict[int, list[Run]]  # of one submission, by number of photographs
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Run packed submissions on two numbers of photographs by turns; what the larger one takes longer is the work."
+    parser.epilog = "example: python -m eval.bench inference --submission submission.zip --compare other.zip --data runs/demo/data"
+    parser.add_argument("--submission", type=Path, metavar="ZIP",
+                        help="what python -m submission.pack wrote, or any other with a main.py (default: three untrained EfficientNet-Lites)")
+    parser.add_argument("--compare", type=Path, metavar="ZIP", help="another one, by turns with it: `ratio` is its seconds / ours; the word "
+                        "reference runs the same weights the published way (default where no --submission is named)")
+    parser.add_argument("--data", type=Path,
+                        help="whose photographs are asked, for names where it has no scenarios (default: the demo, drawn for it)")
+    parser.add_argument("--sizes", type=options.sizes, default=(64, 256), metavar="N,M",
+                        help="numbers of photographs (default 64,256); where DATA has fewer, they are repeated")
+    parser.add_argument("--time-limit", type=options.count, default=3 * 3600, metavar="SECONDS",
+                        help="a run that takes longer is killed (default: 3 hours); main.py is not told")
 
 
 def measured(args: argparse.Namespace) -> dict:
@@ -61,14 +74,14 @@ def measured(args: argparse.Namespace) -> dict:
         zips = {OURS: args.submission or untrained(folder)}
         if compare:
             zips[OTHER] = reference(zips[OURS], folder / "reference.zip") if compare == REFERENCE else compare
-        sizes = sample.write_sizes(args.data or demo(folder / "demo"), args.sizes, folder)
-        play, order = Player(folder, args.time_limit), turns(list(zips), sizes, args.repeats)
+        sample.write_sizes(args.data or demo(folder / "demo"), args.sizes, folder, ranked=args.submission is None or compare == REFERENCE)
+        play, order = Player(folder, args.time_limit), turns(list(zips), args.sizes, args.repeats)
         for path in progress(list(zips.values()), "warming up"):
-            play(path, sizes[0])
-        runs: dict[str, Runs] = {which: {size: [] for size in sizes} for which in zips}
+            play(path, args.sizes[0])
+        runs: dict[str, Runs] = {which: {size: [] for size in args.sizes} for which in zips}
         for which, size in progress(order, "runs"):
             runs[which][size].append(play(zips[which], size))
-    same = rounds.agreement(*(runs[which][sizes[1]][-1].answers for which in zips)) if compare == REFERENCE else {}
+    same = rounds.agreement(*(runs[which][args.sizes[1]][-1].answers for which in zips)) if compare == REFERENCE else {}
     return {**told({which: path.name for which, path in zips.items()}, runs), **same, "data": str(args.data or "demo"),
             "repeats": args.repeats, "order": [f"{which} {size}" for which, size in order], "threads": len(confinement.cores())}
 
@@ -118,7 +131,7 @@ class Player:
         spent = cpu_seconds() - before
         answers, phases = self.answers(path, size), noted(self.folder / "submission" / "timings.json")
         rehearse.remove(self.folder)
-        return Run(outcome.seconds, spent, outcome.peak_bytes / 1e6, phases, answers)
+        return Run(outcome.seconds, spent, outcome.peak_bytes / 1e6, phases, answers, engine_of(self.log))
 
     def answers(self, path: Path, size: int) -> pd.DataFrame:
         """What it wrote; a file that breaks a rule or leaves out a query is no work that counts."""
@@ -137,24 +150,6 @@ def cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def last_line(log: Path) -> str:
-    """The last words of a program, without what would move a terminal's cursor."""
-    with open(log, "rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
-        lines = file.read().decode(errors="replace").strip().splitlines()
-    return "".join(letter for letter in lines[-1] if letter.isprintable())[:300] if lines else "it said nothing"
-
-
-def noted(path: Path) -> dict[str, float] | None:
-    """Seconds by phase as main.py noted them; None where it noted nothing or something else."""
-    try:
-        table = read_json(path) if path.is_file() else None
-        seconds = {name: float(table[key]) for key, name in PHASES.items()}
-    except (InputError, TypeError, KeyError, ValueError, OverflowError, RecursionError):  # a stranger's file may hold anything
-        return None
-    return seconds if all(0 <= value < math.inf for value in seconds.values()) else None
-
-
 # What the runs tell
 
 def told(names: dict[str, str], runs: dict[str, Runs]) -> dict:
@@ -165,6 +160,7 @@ def told(names: dict[str, str], runs: dict[str, Runs]) -> dict:
     answers, others = (runs[which][max(runs[which])][-1].answers for which in (OURS, OTHER))
     return {**ours, "compare": {"submission": names[OTHER], **figures(runs[OTHER])},
             **speed.ratios(seconds_of(runs[OURS]), seconds_of(runs[OTHER])),
+            "ratio_with_start_up": speed.spread(*(seconds_of(runs[which])[max(runs[which])] for which in (OURS, OTHER)))["ratio"],
             "cpu": speed.ratios(seconds_of(runs[OURS], "cpu_seconds"), seconds_of(runs[OTHER], "cpu_seconds")),
             "rows": len(answers), "rows_that_differ": len(answers) - len(answers.iloc[:, :2].merge(others.iloc[:, :2]))}
 
@@ -175,7 +171,8 @@ def seconds_of(runs: Runs, clock: str = "seconds") -> speed.BySize:
 
 def figures(runs: Runs) -> dict:
     rounded = lambda clock: {size: [round(value, 2) for value in values] for size, values in seconds_of(runs, clock).items()}
-    return {**speed.speed(seconds_of(runs)), "seconds_by_size": rounded("seconds"), "cpu_seconds_by_size": rounded("cpu_seconds"),
+    return {"engine": runs[max(runs)][-1].engine, **speed.speed(seconds_of(runs)),
+            "seconds_by_size": rounded("seconds"), "cpu_seconds_by_size": rounded("cpu_seconds"),
             "peak_mb_by_size": {size: round(max(run.peak_mb for run in several)) for size, several in runs.items()},
             **shares(runs[max(runs)])}
 
@@ -196,6 +193,8 @@ def show(result: dict) -> None:
         peak = ", ".join(f"{mb} MB on {size}" for size, mb in one["peak_mb_by_size"].items())
         spent = ", ".join(f"{name} {100 * share:.1f} %" for name, share in (one["shares"] or {}).items())
         print(f"{one['submission']}: {rate.format(**one)}; at most {peak} photographs\n  {spent or one['no_shares']}")
+        if one["engine"]:
+            print(f"  engine: {one['engine']}")
     if "compare" in result:
         spread = "{ratio:.2f} times ours, {ratio_least:.2f} to {ratio_most:.2f} by round{but}"
         for clock, found in {"seconds": result, "processor seconds": result["cpu"]}.items():
@@ -203,4 +202,4 @@ def show(result: dict) -> None:
             but = f"; only {told} of {rounds} rounds tell one, --sizes further apart tell more" if told < rounds else ""
             known = spread.format(**found, but=but) if found["ratio"] else "no round tells a ratio"
             print(f"{result['compare']['submission']}, {clock}: {known}")
-        print("{rows_that_differ} of {rows} rows differ".format(**result))
+        print("whole runs, starting included: {ratio_with_start_up:.2f} times; {rows_that_differ} of {rows} rows differ".format(**result))

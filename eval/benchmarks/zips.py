@@ -1,19 +1,19 @@
 """What `eval.bench inference` runs where no zip is named: an untrained ensemble, and the reference on the weights of a submission.
 
-    untrained(folder)                                    # FOLDER/lites.zip, as submission.pack writes it
+    untrained(folder)                                    # FOLDER/lites.zip, as submission.pack writes it, of FOLDER/weights
     reference(submission, folder / "reference.zip")      # the same weights, run by eval.reference instead
 
 Nothing is trained: what a model has learnt does not change how long it takes.
 """
 
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pandas as pd
 
+from eval.benchmarks.workers import command
 from eval.files import InputError, write_json, write_table
 from submission import archive
 
@@ -23,6 +23,7 @@ LITES = {
     "models": {f"lite{number}_{size}": {"model": {"backbone": f"tf_efficientnet_lite{number}"}, "train": {"size": size}}
                for number, size in enumerate((224, 240, 260))},
 }
+EMBEDDED = [f"tf_efficientnet_lite{number}" for number in range(3)]  # whose weights come with packages
 ROOT = Path(__file__).parents[2]
 CODE = ("__init__", "files", "labels", "metrics", "rules", "reference/__init__", "reference/predict", "reference/network", "reference/ranking")
 MAIN = '''from eval.files import run
@@ -37,14 +38,21 @@ if __name__ == "__main__":
 def untrained(folder: Path) -> Path:
     """Three EfficientNet-Lites as ImageNet left them. Training asks for labelled photographs, though it learns nothing: any will do."""
     print("no --submission: packing three untrained EfficientNet-Lites", file=sys.stderr)
-    recipe, weights, path = write_json(LITES, folder / "lites.yaml"), folder / "weights", folder / "lites.zip"  # JSON is YAML
-    for module, *words in (["solution.train", "--recipe", recipe, "--data", squares(folder / "squares"), "--output", weights],
-                           ["submission.pack", "--weights", weights, "--output", path]):
-        done = subprocess.run([sys.executable, "-m", module, *map(str, words)], capture_output=True, text=True)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["failed"])[-1].removeprefix("error: ")
-            sys.exit(f"error: python -m {module}: {last}; or name a --submission")
-    return path
+    command("submission.pack", "--weights", untrained_weights(LITES, folder), "--output", folder / "lites.zip")
+    return folder / "lites.zip"
+
+
+def alone(backbone: str, size: int) -> dict:
+    """The recipe of one untrained model called `model`, random where no package carries its weights."""
+    model = {"backbone": backbone, "pretrained": "embedded" if backbone in EMBEDDED else "none"}
+    return {"models": {"model": {"model": model, "train": {"epochs": 0, "size": size}}}}
+
+
+def untrained_weights(recipe: dict, folder: Path) -> Path:
+    """FOLDER/weights with the models of a recipe of 0 epochs."""
+    words = ["--recipe", write_json(recipe, folder / "recipe.yaml"), "--data", squares(folder / "squares")]  # JSON is YAML
+    command("solution.train", *words, "--output", folder / "weights")
+    return folder / "weights"
 
 
 def squares(data: Path) -> Path:

@@ -25,19 +25,18 @@ class Photographs(Dataset):
     """Each photograph as a model sees it: (3, size, size) float32, normalised."""
 
     def __init__(self, table: pd.DataFrame, spec: dict) -> None:
-        self.paths, self.size = table.path.tolist(), spec["size"]
+        self.paths, self.size, self.spec = table.path.tolist(), spec["size"], spec
         self.boxes = table[EDGES].apply(pd.to_numeric).to_numpy(float) if set(EDGES) <= set(table) else np.full((len(table), 4), np.nan)
-        self.mean, self.std = np.float32(spec["mean"]), np.float32(spec["std"])
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, number: int) -> np.ndarray:
         try:
-            pixels = np.asarray(self.square(number), np.float32) / 255
+            pixels = np.asarray(self.square(number))
         except Exception as error:  # each of Pillow's decoders has its own kinds for damaged bytes
             raise InputError(f"{self.paths[number]}: not a readable image: {error}") from None
-        return ((pixels - self.mean) / self.std).transpose(2, 0, 1)
+        return normalised(pixels, self.spec)
 
     def square(self, number: int) -> Image.Image:
         """The photograph upright, cut to its box where it has one, squashed to the model's size."""
@@ -49,6 +48,11 @@ class Photographs(Dataset):
         # Columns before rows, as Pillow's one call did when this was published; today's chooses by cost, and rounds otherwise.
         across = image.resize((self.size, image.height), Image.Resampling.BICUBIC)
         return across.resize((self.size, self.size), Image.Resampling.BICUBIC)
+
+
+def normalised(pixels: np.ndarray, spec: dict) -> np.ndarray:
+    """Images (..., size, size, 3) uint8 as the network takes them: (..., 3, size, size) float32."""
+    return np.moveaxis((pixels.astype(np.float32) / 255 - np.float32(spec["mean"])) / np.float32(spec["std"]), -1, -3)
 
 
 class Network(nn.Module):
@@ -79,6 +83,12 @@ def loaded(spec: dict, weights: Path) -> Network:
     except (zipfile.BadZipFile, EOFError, ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"{path}: not the weights of {spec['backbone']}: {' '.join(str(error).split())[:200]}; train or pack it again") from None
     return network.eval()
+
+
+@torch.no_grad()
+def of_pixels(network: Network, spec: dict, pixels: np.ndarray) -> np.ndarray:
+    """Embeddings (n, d) float32 of images (n, size, size, 3) uint8."""
+    return torch.cat([network(images) for images in torch.from_numpy(normalised(pixels, spec)).contiguous().split(BATCH)]).numpy()
 
 
 @torch.no_grad()

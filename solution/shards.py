@@ -1,0 +1,83 @@
+"""A shard is every n-th photograph from the i-th on: several GPUs or machines embed one data directory, each `--shard i/n` of it.
+
+    python -m solution.embed --data DATA --weights WEIGHTS --output EMBEDDINGS --shard 1/4      # EMBEDDINGS/MODEL.1-of-4.npz
+    files = embedding_files(EMBEDDINGS)                     # {model: its one file, or all its shards}
+    embeddings = joined(files[model])
+"""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Dict, List, NamedTuple
+
+import numpy as np
+
+from solution.files import InputError, arrays
+
+PARTS = "image_id", "plain", "mirror"
+
+
+class Shard(NamedTuple):
+    """One of `count`, `number` from 1 on."""
+
+    number: int
+    count: int
+
+    def rows(self) -> slice:
+        return slice(self.number - 1, None, self.count)
+
+    def of(self, model: str) -> str:
+        """The name of its file, without suffix."""
+        return f"{model}.{self.number}-of-{self.count}"
+
+
+def shard(text: str) -> Shard:
+    """An argument `i/n`, i from 1 to n."""
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not i/n with i from 1 to n, such as 1/4")
+    return Shard(int(found[1]), int(found[2]))
+
+
+def embedding_files(directory: Path) -> Dict[str, List[Path]]:
+    """The files of each model in a directory of embeddings, its shards in order; InputError where some are missing."""
+    files: Dict[str, Dict[Shard, Path]] = {}
+    for path in sorted(directory.glob("*.npz")):
+        found = re.fullmatch(r"(.+)\.(\d{1,6})-of-(\d{1,6})", path.stem)
+        model, part = (found[1], Shard(int(found[2]), int(found[3]))) if found else (path.stem, Shard(1, 1))
+        files.setdefault(model, {})[part] = path
+    return {model: [parts[part] for part in sorted(parts)] for model, parts in files.items() if whole(directory, model, list(parts))}
+
+
+def whole(directory: Path, model: str, parts: List[Shard]) -> bool:
+    """True; InputError where the parts of a model are not one file or all the shards of one division."""
+    counts = sorted({part.count for part in parts})
+    if len(counts) > 1:
+        kinds = " and ".join("the whole" if count == 1 else f"shards of {count}" for count in counts)
+        raise InputError(f"{directory}: holds {kinds} of model {model}; remove what is not to be used")
+    missing = sorted(set(range(1, counts[0] + 1)) - {part.number for part in parts})
+    if missing:
+        raise InputError(f"{directory}: of model {model} shard {missing[0]}/{counts[0]} is missing"
+                         f"{f', and {len(missing) - 1} more' if len(missing) > 1 else ''}; python -m solution.embed --shard {missing[0]}/{counts[0]} makes it")
+    return True
+
+
+def joined(paths: List[Path]) -> Dict[str, np.ndarray]:
+    """image_id, plain and mirror of a model's files, in the order of the data directory."""
+    shards = [arrays(path, PARTS) for path in paths]
+    if len(shards) == 1:
+        return shards[0]
+    total, count = sum(len(shard["image_id"]) for shard in shards), len(shards)
+    for number, (path, shard) in enumerate(zip(paths, shards)):
+        expected = len(range(number, total, count))
+        if any(shard[part].shape[:1] != (expected,) or shard[part].shape[1:] != shards[0][part].shape[1:] for part in PARTS):
+            raise InputError(f"{path}: does not fit to the other shards; embed all of them from one data directory with the same weights")
+    return {part: interleaved([shard[part] for shard in shards]) for part in PARTS}
+
+
+def interleaved(parts: List[np.ndarray]) -> np.ndarray:
+    """Row k of the i-th of n parts becomes row k * n + i."""
+    result = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), np.result_type(*parts))
+    for number, part in enumerate(parts):
+        result[number :: len(parts)] = part
+    return result
