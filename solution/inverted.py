@@ -98,21 +98,21 @@ def search(index, queries: np.ndarray, probes: int, candidates: int) -> np.ndarr
     return found
 
 
-def tuned(index, rows: Rows, trained: int) -> Optional[Lists]:
-    """The cheapest way to ask that reaches RECALL; None where even all candidates of all lists do not."""
+def tuned(index, rows: Rows, images: int) -> Optional[Lists]:
+    """The cheapest way to ask lists drawn from so many images that reaches RECALL; None where even all candidates of all lists do not."""
     faiss, asked = library(), held_back(len(rows))
     queries, lists, everyone = rows.mapped()[asked], faiss.extract_index_ivf(index).nlist, np.arange(len(rows))
     print(f"measuring recall on {len(asked)} images", file=sys.stderr)
-    exact = nearest.candidates(queries, rows, asked, everyone, AWAY + TOP)
-    exact = nearest.settled(queries, rows, exact, asked, everyone, AWAY + TOP)[1]
+    found = nearest.candidates(queries, rows, asked, everyone, AWAY + TOP)
+    exact = nearest.settled(queries, rows, found, asked, everyone, AWAY + TOP)[1]
     best, cost, probes = None, math.inf, 1
     while probes <= lists and probes * len(rows) / lists + RERANKED * CANDIDATES[0] < cost:
-        found = search(index, queries, probes, CANDIDATES[-1] + AWAY + 1)
-        known, new = (recalls(cosines_of(queries, rows, found, asked), exact[:, away : away + TOP], away) for away in (0, AWAY))
+        cosines = cosines_of(queries, rows, search(index, queries, probes, CANDIDATES[-1] + AWAY + 1), asked)
+        known, new = (recalls(cosines, exact[:, away : away + TOP], away) for away in (0, AWAY))
         for candidates, one, other in zip(CANDIDATES, known, new):
             spent, least = probes * len(rows) / lists + RERANKED * candidates, min(one[1], other[1])
             if least >= RECALL and spent < cost:
-                best, cost = Lists(faiss.__version__, lists, trained, probes, candidates, one[0], other[0], least, len(asked)), spent
+                best, cost = Lists(faiss.__version__, lists, images, probes, candidates, one[0], other[0], least, len(asked)), spent
         probes *= 2
     return best
 

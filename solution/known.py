@@ -62,6 +62,8 @@ class Known:
             others = np.array([digest.tobytes() not in row_of for digest in old.digest], bool)
             both = Rows(*(np.concatenate(parts) for parts in zip(new, (old.digest[others], old.embedding[others]))))
             new = both if size(both) <= BOUNDS.size else new
+        if not len(new.digest):
+            return
         if size(new) > BOUNDS.size:
             print(f"{spec.name}: its embeddings are not kept for the next time: {size(new) >> 20} MB, and {BOUNDS.size >> 20} are kept at most", file=sys.stderr)
             return

@@ -31,7 +31,7 @@ def sample(data: Path, specs: List[recipe.Spec], count: int, seed: int) -> Dict[
     table, views = images.listed(data), embed.views(specs)
     drawn = np.sort(np.random.default_rng([seed]).permutation(len(table))[:count])
     if len(drawn) < 2:
-        raise InputError(f"{data}/metadata.csv: {len(drawn)} photographs tell nothing; give 2 or better {count}")
+        raise InputError(f"{data}/metadata.csv, --photographs {count}: makes {len(drawn)} to calibrate on; 2 are the least, 64 are good")
     table = table.iloc[drawn].reset_index(drop=True)
     photographs = images.Photographs(table.path, views, images.boxes(table, data))
     read = [photographs[number] for number in progress(range(len(table)), "photographs")]

@@ -31,6 +31,9 @@ class Shard(NamedTuple):
         return f"{model}.{self.number}-of-{self.count}"
 
 
+WHOLE = Shard(0, 0)
+
+
 def shard(text: str) -> Shard:
     """An argument `i/n`, i from 1 to n."""
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
@@ -43,8 +46,8 @@ def embedding_files(directory: Path) -> Dict[str, List[Path]]:
     """The files of each model in a directory of embeddings, its shards in order; InputError where some are missing."""
     files: Dict[str, Dict[Shard, Path]] = {}
     for path in sorted(directory.glob("*.npz")):
-        found = re.fullmatch(r"(.+)\.(\d{1,6})-of-(\d{1,6})", path.stem)
-        model, part = (found[1], Shard(int(found[2]), int(found[3]))) if found else (path.stem, Shard(1, 1))
+        found = re.fullmatch(r"(.+)\.([1-9]\d{0,5})-of-([1-9]\d{0,5})", path.stem)
+        model, part = (found[1], Shard(int(found[2]), int(found[3]))) if found else (path.stem, WHOLE)
         files.setdefault(model, {})[part] = path
     return {model: [parts[part] for part in sorted(parts)] for model, parts in files.items() if whole(directory, model, list(parts))}
 
@@ -53,12 +56,14 @@ def whole(directory: Path, model: str, parts: List[Shard]) -> bool:
     """True; InputError where the parts of a model are not one file or all the shards of one division."""
     counts = sorted({part.count for part in parts})
     if len(counts) > 1:
-        kinds = " and ".join("the whole" if count == 1 else f"shards of {count}" for count in counts)
+        kinds = " and ".join("the whole" if count == 0 else f"shards of {count}" for count in counts)
         raise InputError(f"{directory}: holds {kinds} of model {model}; remove what is not to be used")
-    missing = sorted(set(range(1, counts[0] + 1)) - {part.number for part in parts})
+    missing, more = sorted(set(range(1, counts[0] + 1)) - {part.number for part in parts}), max(part.number for part in parts)
+    if more > counts[0]:
+        raise InputError(f"{directory}: of model {model} there is a shard {more}/{counts[0]}; remove it")
     if missing:
-        raise InputError(f"{directory}: of model {model} shard {missing[0]}/{counts[0]} is missing"
-                         f"{f', and {len(missing) - 1} more' if len(missing) > 1 else ''}; python -m solution.embed --shard {missing[0]}/{counts[0]} makes it")
+        others = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(f"{directory}: of model {model} shard {missing[0]}/{counts[0]} is missing{others}; python -m solution.embed --shard {missing[0]}/{counts[0]} makes it")
     return True
 
 

@@ -6,36 +6,39 @@
 Runs on torch 1.8 as well as on today's.
 """
 
+import copy
 import math
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import List, Sequence
+from typing import Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
 from solution import recipe
 from solution.models import EmbeddingModel, normalised
 
 TOGETHER = 200_000  # pixels of a part on a CPU: activations of more leave the processor's cache
 LEAST, MOST = 4, 32  # images of a part
+VECTOR = 32  # numbers; half of it on processors without AVX-512
 
 
 class TorchEngine:
     """One model on one device. Every part has the same number of images, the last one filled up with the first image again.
 
-    On a CPU each thread runs parts of its own, and no layer is divided among threads. PyTorch computes the last few numbers of what a
-    thread has of a layer by other instructions than those before; of LEAST images and channels in eights none are left over. So
-    an embedding depends neither on the images that share its batch nor on the number of threads, and memory stays bounded.
+    On a CPU each thread runs parts of its own, and no layer is divided among threads. PyTorch takes the numbers of a layer VECTOR at a time,
+    and computes those that are left over by other instructions; of LEAST images and channels in eights none are. So an
+    embedding depends neither on the images that share its batch nor on the number of threads, and memory stays bounded.
     """
 
     kind = "torch"
 
     def __init__(self, spec: recipe.Spec, model: EmbeddingModel, device: str) -> None:
         self.spec, self.device = spec, torch.device(device)
-        self.model = model.to(self.device, memory_format=torch.channels_last)
         self.width, self.gpu = model.width, self.device.type == "cuda"
+        self.model = (model if self.gpu else with_even_activations(model)).to(self.device, memory_format=torch.channels_last)
         self.together = MOST if self.gpu else images_together(spec.test_size)
         self.pool = None if self.gpu else threads_of_one()
 
@@ -77,6 +80,30 @@ class TorchEngine:
         """As bytes, a quarter of the floats; from pinned memory the copy does not wait for the model before it."""
         tensor = torch.from_numpy(images)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.gpu else tensor
+
+
+class Even(nn.Module):
+    """An activation that is given a multiple of VECTOR numbers, where the channels of squeeze and excitation make none."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        lacking = -maps.numel() % VECTOR
+        if not lacking:
+            return self.activation(maps)
+        return self.activation(nn.functional.pad(maps.reshape(-1), (0, lacking)))[:-lacking].reshape(maps.shape)
+
+
+def with_even_activations(model: nn.Module) -> nn.Module:
+    """A copy, since the model may be one that is being trained."""
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if "activation" in type(child).__module__ and not list(child.parameters()):  # PyTorch's and timm's, but no attention
+                setattr(parent, name, Even(child))
+    return model
 
 
 def images_together(size: int) -> int:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image, ImageOps
 
 import toy
 from eval import score
-from solution import embed, images, models, pixels, predict, rank, recipe
+from solution import device, embed, images, models, pixels, predict, rank, recipe
 from solution.files import InputError
 from solution.torch_engine import TorchEngine
 
@@ -224,7 +225,7 @@ def broken(tmp_path, fold):
     toy.scenarios(data)
 
     def run(*options):
-        arguments = ["--data", data, "--weights", fold / "weights", "--output", tmp_path / "s.csv", "--device", "cpu", *options]
+        arguments = ["--data", data, "--weights", fold / "weights", "--output", tmp_path / "s.csv", "--device", "cpu", "--engine", "torch", *options]
         return subprocess.run([sys.executable, "-m", "solution.predict", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
 
     return data, run
@@ -260,11 +261,74 @@ def test_weights_that_are_not_there_or_do_not_fit_are_refused(fold, tmp_path, mo
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_where_there_is_none_is_refused():
-    from solution.device import chosen
-
-    assert chosen("auto") == chosen("cpu") == "cpu"
+    assert device.chosen("auto") == device.chosen("cpu") == "cpu"
     with pytest.raises(InputError, match="--device cuda: torch sees no CUDA device"):
-        chosen("cuda")
+        device.chosen("cuda")
+
+
+@pytest.mark.parametrize("platform, driver, asked", [("linux", "nvidiactl", True), ("linux", "kfd", True), ("linux", "", False), ("win32", "", True)])
+def test_torch_is_asked_for_a_gpu_only_where_there_may_be_one(platform, driver, asked, tmp_path, monkeypatch):
+    (tmp_path / driver).exists() or (tmp_path / driver).touch()
+    monkeypatch.setattr(device, "DRIVERS", tuple(str(tmp_path / name) for name in ("nvidiactl", "kfd")))
+    monkeypatch.setattr(device.sys, "platform", platform)
+    questions = []
+    monkeypatch.setattr(device, "has_cuda", lambda: questions.append("auto") or True)
+    assert device.chosen("auto") == ("cuda" if asked else "cpu") and len(questions) == asked
+    assert device.chosen("cpu") == "cpu" and len(questions) == asked
+    assert device.chosen("cuda") == "cuda" and len(questions) == asked + 1
+
+
+@pytest.mark.parametrize("told, count", [("3", 3), ("4,2", 4), ("", 2), ("0", 2), ("many", 2)])
+def test_the_cores_are_those_that_the_process_may_use_or_that_it_is_told(told, count, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda process: {5, 7}, raising=False)
+    assert device.cores() == device.decoders() == count
+
+
+# Threads that decode
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_a_photograph_is_decoded_at_most_two_batches_before_it_is_asked_for(workers, fold, monkeypatch):
+    monkeypatch.setattr(pixels, "BATCH", 3)
+    decoded, opened = [], images.opened
+    monkeypatch.setattr(images, "opened", lambda content, path: decoded.append(path) or opened(content, path))
+    table, view = images.listed(fold / "test"), images.View(32)
+    photographs = embed.Pixels(table, fold / "test", [view], workers)
+    for number, (rows, batch) in enumerate(photographs.batches(view), 1):
+        time.sleep(0.05)
+        assert list(rows) == list(range(3 * number - 3, 3 * number)) and len(decoded) <= 3 * number + (6 if workers else 0)
+        np.testing.assert_array_equal(batch, [images.square(Image.open(path), 32) for path in table.path[rows]])
+    assert number == 8 and len(decoded) == len(set(decoded)) == 24
+
+
+def test_a_pass_that_is_broken_off_leaves_what_it_decoded_to_the_next(fold, monkeypatch):
+    monkeypatch.setattr(pixels, "BATCH", 5)
+    table, view = images.listed(fold / "test"), images.View(32)
+    whole = np.concatenate([batch for _, batch in embed.Pixels(table, fold / "test", [view], 0).batches(view)])
+    for workers in (0, 2):
+        photographs = embed.Pixels(table, fold / "test", [view], workers)
+        begun = photographs.batches(view)
+        next(begun), next(begun)
+        begun.close()
+        assert photographs.decoded.sum() == 10
+        np.testing.assert_array_equal(np.concatenate([batch for _, batch in photographs.batches(view)]), whole)
+
+
+def test_some_rows_are_decoded_alone(fold):
+    table, view, wanted = images.listed(fold / "test"), images.View(32), np.array([3, 4, 20])
+    photographs = embed.Pixels(table, fold / "test", [view], 1)
+    (rows, batch), = photographs.batches(view, wanted)
+    assert list(rows) == list(wanted) == list(np.flatnonzero(photographs.decoded))
+    np.testing.assert_array_equal(batch, [images.square(images.read(path), 32) for path in table.path[wanted]])
+
+
+def test_threads_that_open_a_rare_format_at_once_all_read_it(tmp_path):
+    """Pillow loads its rarer formats when the first file needs them, and a thread that comes meanwhile would know none."""
+    Image.fromarray(np.full((20, 20, 3), 200, np.uint8)).save(tmp_path / "a.tiff")
+    code = ("import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom pathlib import Path\nfrom solution import images\n"
+            "print(len(list(ThreadPoolExecutor(8).map(images.read, [Path(sys.argv[1])] * 8))))")
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.tiff"], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "8\n", done.stderr
 
 
 # Starting

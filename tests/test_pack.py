@@ -23,7 +23,8 @@ from test_embed import ensemble, tiny
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-ALONE = {key: value for key, value in ENVIRONMENT.items() if key not in ("PYTHONPATH", "SUBMISSION_TIME_LIMIT")}
+# A limit too short to export models for ONNX Runtime, which every folder would do anew.
+ALONE = {**{key: value for key, value in ENVIRONMENT.items() if key != "PYTHONPATH"}, "SUBMISSION_TIME_LIMIT": "500"}
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +101,12 @@ def test_the_zip_runs_alone_and_uses_every_module_in_it(archives, tmp_path):
             "files = lambda: {name: getattr(module, '__file__', None) for name, module in sys.modules.items()}\n"
             "os._exit = lambda status: print(json.dumps(files()))\n"
             "runpy.run_path('main.py', run_name='__main__')")
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env={**ALONE, "XDG_CACHE_HOME": str(tmp_path)}, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env={**ALONE, "SUBMISSION_TIME_LIMIT": "5000", "HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["run"] and not list(folder.rglob("embeddings"))  # nothing is kept elsewhere, and no embeddings at all
     loaded = {name: file for name, file in json.loads(done.stdout.splitlines()[-1]).items() if name.split(".")[0] in ("solution", "eval", "submission")}
     packed_code = {name for name in zipfile.ZipFile(archives / "half.zip").namelist() if name.startswith("solution/")}
-    spare = {"solution/onnx_engine.py", "solution/onnx_export.py"} if any(engines.obstacle("cpu")) else set()
+    spare = {"solution/onnx_export.py" if any(engines.obstacle("cpu")) else "solution/torch_engine.py"}
     assert {Path(file).relative_to(folder).as_posix() for file in loaded.values()} == packed_code - spare
     evaluation = score.evaluate(folder / "submission" / "submission.csv", archives / "truth.csv")
     assert evaluation.breaches == [] and evaluation.warnings == []

@@ -236,7 +236,7 @@ def test_the_command_calibrates_on_drawn_photographs_as_they_are_embedded(data, 
 
 def test_data_with_few_photographs_gives_all_and_with_one_is_refused(data, tmp_path):
     assert len(quantize.sample(data, [SPEC], 1000, 0)[embed.view_of(SPEC)]) == len(images.listed(data))
-    with pytest.raises(InputError, match="metadata.csv: 1 photographs tell nothing"):
+    with pytest.raises(InputError, match="metadata.csv, --photographs 1: makes 1 to calibrate on; 2 are the least"):
         quantize.sample(data, [SPEC], 1, 0)
 
 

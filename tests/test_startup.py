@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +82,4 @@ def test_a_command_that_ends_otherwise_is_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_the_prediction_that_is_timed_runs(tmp_path):
-    words = startup.asked(tmp_path)
-    took = startup.start_of(partial(startup.seconds_of, tmp_path), [*words, "--engine", "torch"], tmp_path / "timings.json")
-    assert took > 0 and len(read_table(tmp_path / "submission.csv")) == 2
+    assert startup.starts(tmp_path)["torch"]() > 0 and len(read_table(tmp_path / "submission.csv")) == 2

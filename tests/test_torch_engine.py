@@ -1,10 +1,5 @@
 """PyTorch as an engine: an embedding depends on its image alone, and what a GPU would be told."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +8,6 @@ from solution import models, torch_engine
 from solution.torch_engine import TorchEngine
 from test_engines import pictures, tiny, trained
 
-ROOT = Path(__file__).parents[1]
 # SiLU and GeM are what PyTorch computes by other instructions at the end of what a thread has of a layer.
 SPECS = [tiny("plain", 48), tiny("odd", 50), tiny("stripes", 128, parts=4, part_width=16, stages=(4,), gem_p=3.74), tiny("large", 64)]
 
@@ -56,26 +50,22 @@ def test_image_and_mirror_image_at_once_are_the_same_as_one_after_the_other(weig
     assert np.abs(plain - mirror).max() > 0.01 and plain.dtype == mirror.dtype == np.float32
 
 
-EMBEDDED = """
-import sys, numpy as np
-from pathlib import Path
-from solution import models, recipe, torch_engine
-from solution.torch_engine import TorchEngine
-from test_engines import pictures
-folder = Path(sys.argv[1])
-np.savez(sys.argv[2], **{spec.name: TorchEngine(spec, models.load(spec, folder), "cpu")(pictures(21, spec.test_size)) for spec in recipe.specs(folder)})
-"""
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_the_number_of_threads_changes_no_bit(spec, weights):
+    images, before, found = pictures(21, spec.test_size), torch.get_num_threads(), []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        found.append(engine_of(spec, weights)(images))
+    torch.set_num_threads(before)
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
 
 
-def test_the_number_of_threads_changes_no_bit(weights, tmp_path):
-    found = []
-    for threads in ("1", "2", "5"):
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-        subprocess.run([sys.executable, "-c", EMBEDDED, weights, tmp_path / f"{threads}.npz"], cwd=ROOT, env=environment, check=True)
-        found.append(dict(np.load(tmp_path / f"{threads}.npz")))
-    for spec in SPECS:
-        for other in found[1:]:
-            np.testing.assert_array_equal(found[0][spec.name], other[spec.name])
+def test_a_model_that_is_being_trained_is_not_changed(weights):
+    model = models.load(SPECS[0], weights)
+    before = [type(module) for module in model.modules()]
+    TorchEngine(SPECS[0], model, "cpu")(pictures(2, 48))
+    assert [type(module) for module in model.modules()] == before and torch_engine.Even not in before
 
 
 def test_the_engine_leaves_torch_its_threads(weights):

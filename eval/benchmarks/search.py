@@ -165,10 +165,8 @@ def ask(folder: Path, what: str) -> None:
 
 def asked(folder: Path, repeats: int) -> tuple[dict, float]:
     """What all queries take and what one takes, by turns, and the peak MB of all."""
-    works = {what: partial(ask, folder, what) for what in ("queries", "one")}
-    rounds.by_turns(works, 1)  # to warm up
-    spent = rounds.by_turns(works, repeats)
-    return spent, stepped(folder, "ask", "--embeddings", folder / "queries", "--index", folder / "index", "--output", folder / "again.csv")[1]
+    _, peak_mb = stepped(folder, "ask", "--embeddings", folder / "queries", "--index", folder / "index", "--output", folder / "first.csv")
+    return rounds.by_turns({what: partial(ask, folder, what) for what in ("queries", "one")}, repeats), peak_mb  # after one to warm up
 
 
 def stepped(folder: Path, *words: object) -> tuple[float, float]:

@@ -2,10 +2,10 @@
 
     python -m eval.bench startup --json startup.json
 
-Bad input is a file that is not there. `bare` is a process that does nothing but import torch and timm. A prediction of two photographs by one
-model is a whole process too; its start is all of that but the seconds it notes for the model's passes, ranking and writing.
-It is run with each engine, the model exported before where that is needed. `times_bare_import` is its start / bare, `ratio` that
-upside down, both of the slower engine. All by turns. Expect 3 minutes.
+Bad input is a file that is not there. `bare` is a process that does nothing but import torch and timm. A prediction of two photographs
+by one model is a whole process too; its start is all of that but the seconds it notes for the model's passes, ranking and writing. It
+is run with each engine, the model exported before where that is needed. `times_bare_import` is its start / bare, `ratio` that upside
+down, both of the slower engine. All by turns. Expect 3 minutes.
 """
 
 import argparse
@@ -70,17 +70,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def measured(args: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
-        folder = Path(place)
-        run = partial(seconds_of, folder)
-        works: dict[str, Callable[[], float]] = {"bare": partial(run, ["-c", BARE])}
-        for module, words in COMMANDS.items():
-            works[f"{module} --help"] = partial(run, ["-m", module, "--help"])
-            works[f"{module}, bad input"] = partial(run, ["-m", module, *words.split()], status=2)
-        works["eval.score"] = partial(run, ["-m", "eval.score", *scoring.write_tables(folder / "score", QUERIES)])
-        words = asked(folder)
-        works |= {engine: partial(start_of, run, [*words, "--engine", engine], folder / "timings.json") for engine in ENGINES}
-        rounds.by_turns(works, 1, took=lambda work: work())  # to warm up, and to export
-        spent = rounds.by_turns(works, args.repeats, took=lambda work: work())
+        folder, spent = Path(place), {}
+        for works in answers(folder), starts(folder):
+            rounds.by_turns(works, 1, took=lambda work: work())  # to warm up, and to export
+            spent |= rounds.by_turns(works, args.repeats, took=lambda work: work())
     return {**told(spent), "repeats": args.repeats}
 
 
@@ -92,10 +85,11 @@ def told(spent: dict[str, np.ndarray]) -> dict:
     for start in starts.values():
         start["times_bare_import"] = 1 / start["ratio"]
     slower = min(starts.values(), key=lambda start: start["ratio"])
-    commands = {module: {"help_seconds": middle[f"{module} --help"], "bad_input_seconds": middle[f"{module}, bad input"]} for module in COMMANDS}
-    return {"ratio": slower["ratio"], "times_bare_import": slower["times_bare_import"], "bare_import_seconds": middle["bare"], "prediction": starts,
-            "score_seconds": middle["eval.score"], "slowest_command_seconds": max(max(command.values()) for command in commands.values()),
-            "commands": commands}
+    commands = {module: {"help_seconds": middle[f"{module} --help"], "bad_input_seconds": middle[f"{module}, bad input"]}
+                for module in COMMANDS}
+    return {"ratio": slower["ratio"], "times_bare_import": slower["times_bare_import"], "bare_import_seconds": middle["bare"],
+            "prediction": starts, "score_seconds": middle["eval.score"],
+            "slowest_command_seconds": max(max(command.values()) for command in commands.values()), "commands": commands}
 
 
 def show(result: dict) -> None:
@@ -106,7 +100,8 @@ def show(result: dict) -> None:
     print(f"eval.score of {QUERIES} queries: {result['score_seconds']:.2f} s")
     print(f"python -c '{BARE}': {result['bare_import_seconds']:.2f} s")
     for engine, start in result["prediction"].items():
-        print(f"solution.predict --engine {engine} starts within {start['start_seconds']:.2f} s, {start['times_bare_import']:.2f} times that")
+        print(f"solution.predict --engine {engine} starts within {start['start_seconds']:.2f} s, "
+              f"{start['times_bare_import']:.2f} times that")
 
 
 # What is timed
@@ -123,12 +118,24 @@ def seconds_of(folder: Path, words: Sequence[object], status: int = 0) -> float:
     return took
 
 
-def asked(folder: Path) -> list[object]:
-    """The words of a prediction: two photographs, each asked for the other, by one untrained model."""
+def answers(folder: Path) -> dict[str, Callable[[], float]]:
+    """What answers without a model."""
+    run = partial(seconds_of, folder)
+    works = {"eval.score": partial(run, ["-m", "eval.score", *scoring.write_tables(folder / "score", QUERIES)])}
+    for module, words in COMMANDS.items():
+        works[f"{module} --help"] = partial(run, ["-m", module, "--help"])
+        works[f"{module}, bad input"] = partial(run, ["-m", module, *words.split()], status=2)
+    return works
+
+
+def starts(folder: Path) -> dict[str, Callable[[], float]]:
+    """The bare import, and a prediction by each engine: two photographs, each asked for the other, by one untrained model."""
+    run, timings = partial(seconds_of, folder), folder / "timings.json"
     sample.write_sizes(sample.write_drawn(folder / "drawn", 3, SIZE, ".jpg"), (2,), folder, ranked=True)
     weights = untrained_weights(alone("tf_efficientnet_lite0", SIZE), folder)
-    return ["-m", "solution.predict", "--data", folder / "2", "--weights", weights, "--output", folder / "submission.csv",
-            "--timings", folder / "timings.json"]
+    words = ["-m", "solution.predict", "--data", folder / "2", "--weights", weights, "--output", folder / "submission.csv", "--timings", timings]
+    predictions = {engine: partial(start_of, run, [*words, "--engine", engine], timings) for engine in ENGINES}
+    return {"bare": partial(run, ["-c", BARE]), **predictions}
 
 
 def start_of(run: Callable, words: Sequence[object], timings: Path) -> float:
