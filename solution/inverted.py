@@ -3,7 +3,7 @@
 Rows are turned by a random rotation, so that no few of their numbers matter more than the others, put into the list of the nearest of
 some centres, and kept there as codes of 2 bits a number (in wide rows fewer). A question opens the nearest `probes` lists and takes the
 `candidates` rows nearest by their codes, of which solution.nearest finds the nearest by their true cosines. How many of both is
-measured on rows of the file, as they are and as if the 80 most like them were not there, which is what the photographs of a new
+measured on rows of the file, as they are and as if the 40 most like them were not there, which is what the photographs of a new
 individual meet: the cheapest with which the lower end of the recall's 95 % interval is RECALL in both.
 """
 
@@ -21,9 +21,9 @@ from solution.rank import NEAR, TOP
 
 RECALL = 0.99  # share of the exact best 20 that must be found
 ASKED = 512  # rows of the file on which that is measured
-AWAY = 80  # rows that are taken away to ask as if for a new individual
+AWAY = 40  # rows that are taken away to ask as if for a new individual
 CANDIDATES = (50, 100, 200, 400, 800)
-RERANKED = 400  # codes that are looked through in the time of one true cosine
+RERANKED = 100  # codes that are looked through in the time of one true cosine
 CENTRES, TURNS = 64, 10  # rows that train a centre, and turns of k-means: more change the recall by less than its interval
 CODES = 512  # pieces of a row that are coded, of 4 bits each, at most
 SEED = 0
@@ -107,7 +107,8 @@ def tuned(index, rows: Rows, images: int) -> Optional[Lists]:
     exact = nearest.settled(queries, rows, found, asked, everyone, AWAY + TOP)[1]
     best, cost, probes = None, math.inf, 1
     while probes <= lists and probes * len(rows) / lists + RERANKED * CANDIDATES[0] < cost:
-        cosines = cosines_of(queries, rows, search(index, queries, probes, CANDIDATES[-1] + AWAY + 1), asked)
+        found = search(index, queries, probes, CANDIDATES[-1] + AWAY + 1)
+        cosines = nearest.similarities(queries, rows, np.where(found == asked[:, None], -1, found))
         known, new = (recalls(cosines, exact[:, away : away + TOP], away) for away in (0, AWAY))
         for candidates, one, other in zip(CANDIDATES, known, new):
             spent, least = probes * len(rows) / lists + RERANKED * candidates, min(one[1], other[1])
@@ -115,14 +116,6 @@ def tuned(index, rows: Rows, images: int) -> Optional[Lists]:
                 best, cost = Lists(faiss.__version__, lists, images, probes, candidates, one[0], other[0], least, len(asked)), spent
         probes *= 2
     return best
-
-
-def cosines_of(queries: np.ndarray, rows: Rows, found: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """The true cosines of the candidates found (q, k), -inf for none and for the query's own row."""
-    query, place = np.nonzero((found >= 0) & (found != own[:, None]))
-    cosines = np.full(found.shape, -np.inf)
-    cosines[query, place] = nearest.cosines(queries, rows, query, found[query, place])
-    return cosines
 
 
 def recalls(cosines: np.ndarray, exact: np.ndarray, away: int) -> List[Tuple[float, float]]:

@@ -14,7 +14,6 @@ from solution import rank
 from solution.files import InputError
 from solution.joined import rows_a_block
 
-PAIRS = 4096  # rows that are looked up before the file is mapped anew, which gives their pages back
 LOOKED_AT = 256  # rows that a fingerprint takes in
 
 
@@ -63,20 +62,28 @@ def candidates(queries: np.ndarray, rows: Rows, own: np.ndarray, order: np.ndarr
     return np.concatenate(found, axis=1)
 
 
-def cosines(queries: np.ndarray, rows: Rows, query: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """The cosines of pairs of a query and a row, float64."""
-    pairs = [slice(start, start + PAIRS) for start in range(0, len(row), PAIRS)]
-    values = np.concatenate([np.zeros(0), *(rank.exact(queries, rows.mapped(), query[part], row[part]) for part in pairs)])
+def similarities(queries: np.ndarray, rows: Rows, found: np.ndarray) -> np.ndarray:
+    """The cosines of candidates (q, k), float32 as from a product; -inf where there is none.
+
+    One mapping for all: each look into the file maps the pages around it, too, so that soon none has to be waited for.
+    """
+    values, mapped = np.empty(found.shape, np.float32), rows.mapped()
+    size = max(1, rows_a_block(rows.width) // found.shape[1])
+    for start in range(0, len(queries), size):
+        block = slice(start, start + size)
+        values[block] = np.matmul(mapped[np.maximum(found[block], 0)], queries[block, :, None])[:, :, 0]
     if not (np.abs(values) < 1.001).all():
         raise InputError(f"{rows.path}: damaged, it holds rows that are not of unit length; copy the index again or build it anew")
+    values[found < 0] = -np.inf
     return values
 
 
 def settled(queries: np.ndarray, rows: Rows, found: np.ndarray, own: np.ndarray, order: np.ndarray, top: int) -> Tuple[np.ndarray, np.ndarray]:
     """Of candidates (q, k) the `top` nearest: their numbers (q, top) and cosines (q, top), best first, -1 and -inf where there are fewer."""
-    query, place = np.nonzero((found >= 0) & (found != own[:, None]))
+    found = np.where(found == own[:, None], -1, found)
+    query, place = rank.candidates(similarities(queries, rows, found), top)
     row = found[query, place]
-    cosine = cosines(queries, rows, query, row)
+    cosine = rank.exact(queries, rows.mapped(), query, row)
     sequence = np.lexsort((order[row], -cosine, query))
     query, row, cosine = query[sequence], row[sequence], cosine[sequence]
     place = np.arange(len(query)) - np.searchsorted(query, query)

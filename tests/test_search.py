@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from eval.benchmarks import search as benchmark
-from solution import catalogue, inverted, joined, nearest, rank, recipe, search
+from solution import catalogue, inverted, joined, rank, recipe, search
 from solution.files import InputError, read_json, write_arrays, write_json
 
 ROOT = Path(__file__).parents[1]
@@ -164,7 +164,7 @@ def test_an_index_is_reused_and_the_same_command_gives_the_same_bytes(kind, tmp_
 def test_blocks_change_nothing(kind, tmp_path, monkeypatch):
     index, database, asking = made(tmp_path, monkeypatch, n=500)
     before = ask(monkeypatch, index, asking).read_bytes()
-    for module, name, value in ((joined, "BLOCK", 24 * 4 * 101), (search, "QUERIES", 7), (nearest, "PAIRS", 1111)):
+    for module, name, value in ((joined, "BLOCK", 24 * 4 * 101), (search, "QUERIES", 7)):
         monkeypatch.setattr(module, name, value)
     assert ask(monkeypatch, index, asking).read_bytes() == before
     shutil.rmtree(index)

@@ -4,8 +4,8 @@
 
 Bad input is a file that is not there. `bare` is a process that does nothing but import torch and timm. A prediction of two photographs
 by one model is a whole process too; its start is all of that but the seconds it notes for the model's passes, ranking and writing. It
-is run with each engine, the model exported before where that is needed. `times_bare_import` is its start / bare, `ratio` that upside
-down, both of the slower engine. All by turns. Expect 3 minutes.
+is run with each engine, the model exported before where that is needed, no embeddings kept. `times_bare_import` is its start / bare,
+`ratio` that upside down, both of the slower engine. All by turns. Expect 3 minutes.
 """
 
 import argparse
@@ -133,7 +133,8 @@ def starts(folder: Path) -> dict[str, Callable[[], float]]:
     run, timings = partial(seconds_of, folder), folder / "timings.json"
     sample.write_sizes(sample.write_drawn(folder / "drawn", 3, SIZE, ".jpg"), (2,), folder, ranked=True)
     weights = untrained_weights(alone("tf_efficientnet_lite0", SIZE), folder)
-    words = ["-m", "solution.predict", "--data", folder / "2", "--weights", weights, "--output", folder / "submission.csv", "--timings", timings]
+    words = ["-m", "solution.predict", "--data", folder / "2", "--weights", weights, "--output", folder / "submission.csv",
+             "--timings", timings, "--no-cache"]
     predictions = {engine: partial(start_of, run, [*words, "--engine", engine], timings) for engine in ENGINES}
     return {"bare": partial(run, ["-c", BARE]), **predictions}
 

@@ -175,5 +175,5 @@ def compared(works: dict[str, Training], fold: Path, folder: Path) -> dict:
     """What eval.compare says of the answers by both weights; ours are b."""
     answers = {which: folder / f"{which}.csv" for which in works}
     for which, training in works.items():
-        command("solution.predict", "--data", fold / "test", "--weights", training.weights, "--output", answers[which])
+        command("solution.predict", "--data", fold / "test", "--weights", training.weights, "--output", answers[which], "--no-cache")
     return compare.compare(compare.paired([(answers[REFERENCE], answers[OURS], fold / "truth.csv")], [None]))
