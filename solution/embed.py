@@ -3,7 +3,8 @@
     python -m solution.embed --data DATA --weights WEIGHTS --output EMBEDDINGS
 
 Reads the photographs of DATA/metadata.csv and the models of WEIGHTS. Writes EMBEDDINGS/MODEL.npz (image_id, plain and mirror
-(n, width) float32) and the model's spec beside it as MODEL.json.
+(n, width) float32) and the model's spec beside it as MODEL.json; with --shard i/n MODEL.i-of-n.npz of every n-th photograph, which
+solution.rank joins. What was computed before is taken from the cache, unless --no-cache.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Embeddings of any size -> image ids and unit rows, a block of images at a time, joined as solution.rank joins them.
 
-Reads EMBEDDINGS/MODEL.npz (and MODEL.json) as python -m solution.embed writes them, from front to back, never as a whole: two million
+Reads EMBEDDINGS/MODEL.npz (and MODEL.json) as python -m solution.embed writes them, whole or in shards, from front to back, never as a whole: two million
 images of 512 numbers, 4 GB, pass in blocks of 64 MiB. The blocks one below the other are rank.combined of the whole.
 """
 
@@ -11,7 +11,7 @@ from typing import Dict, Iterator, List, Tuple
 
 import numpy as np
 
-from solution import rank
+from solution import rank, shards
 from solution.files import InputError
 
 BLOCK = 64 << 20  # bytes of rows that are held at once
@@ -24,13 +24,11 @@ def rows_a_block(width: int) -> int:
 
 
 class Joined:
-    """The embeddings of one directory. InputError where its models do not hold the same images."""
+    """The embeddings of one directory, or of one shard of it, a file a model. InputError where they are not of the same images."""
 
-    def __init__(self, directory: Path) -> None:
-        paths = sorted(directory.glob("*.npz"))
-        if not paths:
-            raise InputError(f"{directory}: no embeddings here (MODEL.npz); make them with python -m solution.embed")
-        found = sorted(((rank.spec_beside(path), path) for path in paths), key=lambda model: (model[0].position, model[0].name))
+    def __init__(self, directory: Path, files: Dict[str, Path]) -> None:
+        specs = {name: rank.spec_beside(directory / f"{name}.npz") for name in files}
+        found = sorted(((specs[name], path) for name, path in files.items()), key=lambda model: (model[0].position, model[0].name))
         self.directory, (self.models, self.paths) = directory, zip(*found)
         self.image_ids, widths = opening(self.paths[0])
         for path in self.paths[1:]:
@@ -51,7 +49,7 @@ class Joined:
 
 def joined(directories: List[Path], index=None) -> List[Joined]:
     """The embeddings of several directories; InputError where they are not of the same models, which are those of the index if there is one."""
-    parts = [Joined(directory) for directory in directories]
+    parts = [part for directory in directories for part in parts_of(directory)]
     source, like = ("the index", index) if index else (str(directories[0]), parts[0])
     for part in parts:
         names, others = (", ".join(model.name for model in models) for models in (part.models, like.models))
@@ -63,6 +61,16 @@ def joined(directories: List[Path], index=None) -> List[Joined]:
         if part.width != like.width:
             raise InputError(f"{part.directory}: {part.width} numbers an image, but {like.width} in {source}; embed with the same weights")
     return parts
+
+
+def parts_of(directory: Path) -> List[Joined]:
+    """The whole, or every shard."""
+    files = shards.embedding_files(directory)
+    if not files:
+        raise InputError(f"{directory}: no embeddings here (MODEL.npz); make them with python -m solution.embed")
+    if len(set(map(len, files.values()))) > 1:
+        raise InputError(f"{directory}: its models are in different numbers of shards; embed all of them alike")
+    return [Joined(directory, dict(zip(files, paths))) for paths in zip(*files.values())]
 
 
 def opening(path: Path) -> Tuple[np.ndarray, List[int]]:

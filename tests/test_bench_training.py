@@ -61,6 +61,15 @@ def command(data: Path, like: Path, output: Path, *more) -> toying.Finished:
     return toying.Finished(code, out.getvalue(), err.getvalue())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """On several PyTorch, left as it comes, adds up in any order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     """Its .json and what two epochs of it wrote."""

@@ -37,6 +37,7 @@ def tiny(name, position, size, **differences):
     return recipe.built(recipe.Spec, dict(recipe.merged(table, differences), name=name, position=position))
 
 
+COMPUTED = "--engine", "torch", "--no-cache"  # anew, by what needs no export
 SPECS = tiny("small", 1, 32), tiny("large", 0, 48), tiny("slip", 2, 64, predict={"test_size": 32, "normalise": True})
 
 
@@ -50,12 +51,12 @@ def fold(tmp_path_factory):
 
 
 def command(main, monkeypatch, *options):
-    monkeypatch.setattr(sys, "argv", ["command", *map(str, options), "--device", "cpu", "--engine", "torch", "--no-cache"])
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, options), "--device", "cpu"])
     main()
 
 
 def predicted(fold, output, monkeypatch, *options):
-    command(predict.main, monkeypatch, "--data", fold / "test", "--weights", fold / "weights", "--output", output, *options)
+    command(predict.main, monkeypatch, *COMPUTED, "--data", fold / "test", "--weights", fold / "weights", "--output", output, *options)
     return output
 
 
@@ -67,7 +68,7 @@ def embedded(data, weights, workers=0):
 
 def test_a_prediction_is_an_embedding_and_a_ranking_byte_for_byte(fold, tmp_path, monkeypatch):
     whole = predicted(fold, tmp_path / "whole.csv", monkeypatch, "--workers", 0)
-    command(embed.main, monkeypatch, "--data", fold / "test", "--weights", fold / "weights", "--output", tmp_path / "e", "--workers", 0)
+    command(embed.main, monkeypatch, *COMPUTED, "--data", fold / "test", "--weights", fold / "weights", "--output", tmp_path / "e", "--workers", 0)
     monkeypatch.setattr(sys, "argv", ["rank", "--embeddings", str(tmp_path / "e"), "--data", str(fold / "test"), "--output", str(tmp_path / "steps.csv")])
     rank.main()
     assert whole.read_bytes() == (tmp_path / "steps.csv").read_bytes()
@@ -172,7 +173,7 @@ def test_a_batch_that_the_device_has_no_memory_for_is_halved(fold, capsys):
 
 def test_without_mirror_images_the_model_runs_once_and_they_are_zeros(fold, tmp_path, monkeypatch):
     ensemble(tmp_path / "weights", tiny("m", 0, 32, predict={"mirror": "off"}))
-    command(embed.main, monkeypatch, "--data", fold / "test", "--weights", tmp_path / "weights", "--output", tmp_path / "e", "--workers", 0)
+    command(embed.main, monkeypatch, *COMPUTED, "--data", fold / "test", "--weights", tmp_path / "weights", "--output", tmp_path / "e", "--workers", 0)
     with np.load(tmp_path / "e" / "m.npz") as found:
         assert found["plain"].any() and not found["mirror"].any() and found["plain"].shape == found["mirror"].shape == (24, 112)
     assert len(embed.passes(recipe.specs(tmp_path / "weights"))) == 1
@@ -251,12 +252,12 @@ def test_a_broken_photograph_is_one_line_from_a_worker_too_where_strict(fold, tm
 
 def test_weights_that_are_not_there_or_do_not_fit_are_refused(fold, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="no models here"):
-        command(predict.main, monkeypatch, "--data", fold / "test", "--weights", tmp_path, "--output", tmp_path / "s.csv")
+        command(predict.main, monkeypatch, *COMPUTED, "--data", fold / "test", "--weights", tmp_path, "--output", tmp_path / "s.csv")
     ensemble(tmp_path / "weights", tiny("m", 0, 32))
     other = recipe.plain(tiny("m", 0, 32, model={"backbone": "test_resnet"}))
     (tmp_path / "weights" / "m.json").write_text(json.dumps(other))
     with pytest.raises(InputError, match="m.npz: array backbone"):
-        command(predict.main, monkeypatch, "--data", fold / "test", "--weights", tmp_path / "weights", "--output", tmp_path / "s.csv", "--strict")
+        command(predict.main, monkeypatch, *COMPUTED, "--data", fold / "test", "--weights", tmp_path / "weights", "--output", tmp_path / "s.csv", "--strict")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -133,6 +133,20 @@ def made(tmp_path, monkeypatch, n=1500):
     return build(monkeypatch, tmp_path, database), database, asking
 
 
+def test_shards_answer_as_the_whole_does(tmp_path, monkeypatch):
+    whole, questions = saved(tmp_path / "whole", "d", clustered(60), clustered(60, seed=3)), saved(tmp_path / "queries", "q", clustered(8, seed=1), clustered(8, seed=4))
+    for name in ("a", "b"):
+        arrays = np.load(whole / f"{name}.npz")
+        for number in (1, 2, 3):
+            write_arrays(tmp_path / "shards" / f"{name}.{number}-of-3.npz", **{part: arrays[part][number - 1 :: 3] for part in arrays.files})
+        shutil.copy(whole / f"{name}.json", tmp_path / "shards" / f"{name}.json")
+    expected = ask(monkeypatch, build(monkeypatch, tmp_path, whole), questions).read_bytes()
+    shutil.rmtree(tmp_path / "index")
+    assert ask(monkeypatch, build(monkeypatch, tmp_path, tmp_path / "shards"), questions).read_bytes() == expected
+    (tmp_path / "shards" / "b.3-of-3.npz").unlink()
+    assert "of model b shard 3/3 is missing" in refusal(command, monkeypatch, "build", "--embeddings", tmp_path / "shards", "--output", tmp_path / "other")
+
+
 # Asking
 
 def test_a_small_catalogue_answers_as_a_plain_loop_does(tmp_path, monkeypatch):
@@ -180,7 +194,7 @@ def test_models_are_joined_as_for_a_ranking(tmp_path, monkeypatch):
     whole = rank.combined([(predict, dict(model)) for predict, model in models])
     saved(database, "d", a[:80], b[:80], mirror="average", normalise=True, weight=2.0)
     monkeypatch.setattr(joined, "BLOCK", 17 * 7)
-    part = joined.Joined(database)
+    part = joined.parts_of(database)[0]
     assert np.array_equal(np.concatenate(list(part.blocks())), whole) and part.width == whole.shape[1]
 
 
@@ -475,7 +489,7 @@ def test_embeddings_however_stored_are_read_alike(write, dtype, tmp_path, monkey
     folder, rows = saved(tmp_path / "e", "d", clustered(50)), clustered(50).astype(dtype)
     write(folder / "a.npz", image_id=[f"x{k}" for k in range(50)], plain=rows[:, :12], mirror=rows[:, 12:])
     monkeypatch.setattr(joined, "BLOCK", 24 * 4 * 9)
-    found = joined.Joined(folder)
+    found = joined.parts_of(folder)[0]
     assert list(found.image_ids) == [f"x{k}" for k in range(50)] and len(found) == 50
     values = rows.astype(np.float64)
     np.testing.assert_allclose(np.concatenate(list(found.blocks())), values / np.linalg.norm(values, axis=1, keepdims=True), atol=1e-6)
@@ -495,23 +509,23 @@ def arrays_of(**changed):
 ])
 def test_embeddings_that_are_no_plain_arrays_are_refused(changed, words, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays_of(**changed))
-    assert words in refusal(joined.Joined, tmp_path)
+    assert words in refusal(joined.parts_of, tmp_path)
 
 
 def test_damaged_embeddings_are_refused(tmp_path, monkeypatch):
-    assert "no embeddings here" in refusal(joined.Joined, tmp_path)
+    assert "no embeddings here" in refusal(joined.parts_of, tmp_path)
     folder = saved(tmp_path / "e", "d", clustered(200), clustered(200))
     content = (folder / "b.npz").read_bytes()
     (folder / "b.npz").write_bytes(content[:-500])
-    assert "b.npz: not a readable npz of plain arrays" in refusal(joined.Joined, folder)
+    assert "b.npz: not a readable npz of plain arrays" in refusal(joined.parts_of, folder)
     (folder / "b.npz").write_bytes(content[:9000] + b"####" + content[9004:])
     assert "b.npz: not a readable npz of plain arrays: Bad CRC" in refusal(build, monkeypatch, tmp_path, folder)
     np.savez(folder / "b.npz", image_id=np.array(["a"]), plain=np.zeros((1, 2)))
-    assert "b.npz: not a readable npz of plain arrays: array mirror is missing" in refusal(joined.Joined, folder)
+    assert "b.npz: not a readable npz of plain arrays: array mirror is missing" in refusal(joined.parts_of, folder)
     saved(folder, "other", clustered(200))
     saved(tmp_path / "f", "d", clustered(200), clustered(200))
     shutil.copy(tmp_path / "f" / "b.npz", folder)
-    assert "b.npz: its images are not those of" in refusal(joined.Joined, folder)
+    assert "b.npz: its images are not those of" in refusal(joined.parts_of, folder)
     np.savez(tmp_path / "f" / "a.npz", **arrays_of(image_id=np.array(list("abcdea"))))
     (tmp_path / "f" / "b.npz").unlink()
     assert "image 'a' is there twice" in refusal(build, monkeypatch, tmp_path, tmp_path / "f")
