@@ -8,8 +8,9 @@ Reads directories of embeddings (MODEL.npz, MODEL.json) as python -m solution.em
 `ask` writes query_id (the image that asks), database_image_id and score, the best 20 by cosine under the rules of solution.rank: an image
 that is in the index by its id is no answer to itself. Up to 100,000 images are compared exactly. Above, FAISS (`python -m pip install
 faiss-cpu`) finds candidates, whose true cosines decide; the recall of that is measured on images of the catalogue and told.
-Two million images of 512 numbers: minutes to build, seconds to ask 1,000, at most 2 GB of memory. What an index is and which of its bytes
-are checked stands in solution.catalogue; ask only one that you trust.
+Two million images of 512 numbers: minutes to build, seconds to ask 1,000, 2 GB of memory and, while it is asked, pages of the index that
+the system takes back where it needs them. What an index is and which of its bytes are checked stands in solution.catalogue; ask only one
+that you trust.
 """
 
 import argparse

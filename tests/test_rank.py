@@ -355,7 +355,7 @@ def test_the_seconds_of_each_phase_are_noted_on_request_and_change_no_byte(tmp_p
     before = ranked(tmp_path, monkeypatch).read_bytes()
     assert ranked(tmp_path, monkeypatch, "--timings", tmp_path / "t.json").read_bytes() == before
     noted = json.loads((tmp_path / "t.json").read_text())
-    assert min(noted.pop(f"{phase}_seconds") for phase in ("read", "rank", "write")) > 0
+    assert min(noted.pop(f"{phase}_seconds") for phase in ("read", "join", "rank", "write")) > 0
     queries = sum(len(scenario.query_ids) for scenario in scenarios.read(data))
     assert noted == {"queries": queries, "images": len(pd.read_csv(data / "metadata.csv"))}
 

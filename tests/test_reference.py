@@ -304,12 +304,12 @@ def test_other_answers_end_a_benchmark(theirs, words):
 def test_ratios_are_of_ranking_alone_and_the_drawn_queries_stand_for_all():
     ours, whole, slow, bare = [2.0, 1.0, 4.0], [5.0, 3.0, 6.0], .5, [1.0, .8, 2.0]
     both = lambda seconds: np.array([seconds, seconds]).T
-    timings = pd.DataFrame({"rank_seconds": ours, "read_seconds": [1, 2, 3], "write_seconds": .25})
+    timings = pd.DataFrame({"rank_seconds": ours, "read_seconds": [1, 2, 3], "join_seconds": .5, "write_seconds": .25})
     told = timed_ranking.told(timings, {"ours": both(whole), "reference": both([50 * slow] * 3), "product": both(bare)}, 80, 50)
     assert told["ratio_of_rounds"] == [20, 40, 10] and (told["ratio"], told["ratio_least"], told["ratio_most"]) == (20, 10, 40)
     assert (told["seconds"], told["reference_seconds"], told["bare_product_seconds"]) == (2, 80 * slow, 1)
     assert told["times_bare_product_of_rounds"] == [2, 1.25, 2] and told["times_bare_product"] == 2 and told["times_bare_product_least"] == 1.25
-    assert (told["read_seconds"], told["write_seconds"]) == (2, .25)
+    assert (told["read_seconds"], told["join_seconds"], told["write_seconds"]) == (2, .5, .25)
     assert told["whole_command_seconds"] == 5 and told["ratio_of_whole_command"] == 8
 
 

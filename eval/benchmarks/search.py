@@ -11,7 +11,8 @@ photograph in the catalogue. `recall` is the share of the exact best 20 that is 
 Exact answers come from blocked float32 products in this process; making the blocks is not in `exact_seconds`. The commands are processes
 that start, read and write: `ratio` = exact_seconds / ask_seconds is of the whole command, `ratio_of_questions` of what all queries take
 longer than one. Copies of the images that were added must get these as first answers (`added_found`). Two million images of 512
-numbers: some 10 minutes on two cores, 9 GB of temporary files ($TMPDIR), 3 GB of memory; needs faiss-cpu.
+numbers: some 10 minutes on two cores, 9 GB of temporary files ($TMPDIR), 3 GB of memory; `ask_peak_mb` counts
+mapped pages of the index, too, up to 4 GB, which the system can take back. Needs faiss-cpu.
 """
 
 import argparse
