@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--shard", type=shards.shard, metavar="I/N", help="only every N-th photograph from the I-th on, to MODEL.I-of-N.npz; python -m solution.rank joins them")
     parser.add_argument("--timings", type=Path, help="JSON file for the seconds of each phase")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--engine", choices=["auto", "torch", "onnx", "onnx8"], default="auto", help="what runs the models (default: onnx on a CPU where it is installed); onnx8: in 8 bits, see solution.quantize")
+    parser.add_argument("--engine", choices=["auto", *engines.KINDS], default="auto", help="what runs the models (default: onnx on a CPU where it is installed); onnx8: in 8 bits, see solution.quantize")
     parser.add_argument("--workers", type=natural, help="threads that decode (default: one a core, at most 8)")
     parser.add_argument("--no-cache", action="store_true", help="compute everything, and keep no embeddings for the next time")
     args = parser.parse_args()

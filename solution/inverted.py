@@ -3,7 +3,7 @@
 Rows are turned by a random rotation, so that no few of their numbers matter more than the others, put into the list of the nearest of
 some centres, and kept there as codes of 2 bits a number (in wide rows fewer). A question opens the nearest `probes` lists and takes the
 `candidates` rows nearest by their codes, of which solution.nearest finds the nearest by their true cosines. How many of both is
-measured on rows of the file, as they are and as if the 40 most like them were not there, which is what the photographs of a new
+measured on rows of the file, as they are and as if the 80 most like them were not there, which is what the photographs of a new
 individual meet: the cheapest with which the lower end of the recall's 95 % interval is RECALL in both.
 """
 

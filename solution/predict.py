@@ -205,7 +205,7 @@ def main(argv: Optional[List[str]] = None, started: Optional[float] = None) -> N
     parser.add_argument("--embeddings", type=Path, help="directory to keep the embeddings in")
     parser.add_argument("--timings", type=Path, help="JSON file for the seconds of each phase")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--engine", choices=["auto", "torch", "onnx", "onnx8"], default="auto", help="what runs the models (default: onnx on a CPU where it is installed); onnx8: in 8 bits, see solution.quantize")
+    parser.add_argument("--engine", choices=["auto", *engines.KINDS], default="auto", help="what runs the models (default: onnx on a CPU where it is installed); onnx8: in 8 bits, see solution.quantize")
     parser.add_argument("--workers", type=natural, help="threads that decode (default: one a core, at most 8)")
     parser.add_argument("--no-cache", action="store_true", help="compute everything, and keep no embeddings for the next time")
     predict(parser.parse_args(argv), started)

@@ -4,7 +4,7 @@
 
 Reads EMBEDDINGS/MODEL.npz (and MODEL.json, the model's spec) and the scenario files of DATA. Writes query_id,
 database_image_id,score; 4,419 queries against 3,400 images of 8,544 numbers take a few seconds on two cores, 28,000
-against 51,000 of 4,272 two minutes and 3 GB. --timings notes the seconds of reading, joining, ranking and writing.
+against 51,000 of 4,272 take 3 GB. --timings notes the seconds of reading, joining, ranking and writing.
 """
 
 import argparse
