@@ -83,11 +83,6 @@ def settled(queries: np.ndarray, rows: Rows, found: np.ndarray, own: np.ndarray,
     found = np.where(found == own[:, None], -1, found)
     query, place = rank.candidates(similarities(queries, rows, found), top)
     row = found[query, place]
-    cosine = rank.exact(queries, rows.mapped(), query, row)
-    sequence = np.lexsort((order[row], -cosine, query))
-    query, row, cosine = query[sequence], row[sequence], cosine[sequence]
-    place = np.arange(len(query)) - np.searchsorted(query, query)
-    kept = place < top
     best, values = np.full((len(queries), top), -1), np.full((len(queries), top), -np.inf)
-    best[query[kept], place[kept]], values[query[kept], place[kept]] = row[kept], cosine[kept]
+    rank.place_best(query, row, rank.exact(queries, rows.mapped(), query, row), order, best, values)
     return best, values

@@ -94,12 +94,17 @@ def best(queries: np.ndarray, database: np.ndarray, own: np.ndarray, order: np.n
         sequence = np.lexsort((order[column], -cosine, query))
         close = sequence[near(query[sequence], cosine[sequence])]
         cosine[close] = exact(queries[block], database, query[close], column[close])
-        sequence = np.lexsort((order[column], -cosine, query))
-        query, column, cosine = query[sequence], column[sequence], cosine[sequence]
-        place = np.arange(len(query)) - np.searchsorted(query, query)
-        kept = place < top
-        rows[start + query[kept], place[kept]], cosines[start + query[kept], place[kept]] = column[kept], cosine[kept]
+        place_best(query, column, cosine, order, rows[block], cosines[block])
     return rows, cosines
+
+
+def place_best(query: np.ndarray, row: np.ndarray, cosine: np.ndarray, order: np.ndarray, rows: np.ndarray, cosines: np.ndarray) -> None:
+    """Puts the best of each query's candidates, given as pairs (n,), into `rows` and `cosines` (q, top), as `best` returns them."""
+    sequence = np.lexsort((order[row], -cosine, query))
+    query, row, cosine = query[sequence], row[sequence], cosine[sequence]
+    place = np.arange(len(query)) - np.searchsorted(query, query)
+    kept = place < rows.shape[1]
+    rows[query[kept], place[kept]], cosines[query[kept], place[kept]] = row[kept], cosine[kept]
 
 
 def candidates(similarity: np.ndarray, top: int) -> Tuple[np.ndarray, np.ndarray]:
