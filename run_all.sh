@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Sets up .venv from requirements.lock and runs the whole sentence: data -> folds -> train -> predict -> score -> ensembles -> report.
 #   ./run_all.sh                                    the demo
-#   ./run_all.sh test [--all]                       the test suite [with the slow tests]
+#   ./run_all.sh test [--all|--lowest]              the test suite [with the slow tests; with the oldest packages that setup.py allows]
 #   ./run_all.sh --data DATA --recipe NAME [...]    your photographs
 set -euo pipefail
 
 usage() {
     cat <<'END'
 usage: ./run_all.sh                          the demo: data -> folds -> train -> predict -> score -> report
-       ./run_all.sh test [--all]             the fast tests [all tests]
+       ./run_all.sh test [--all|--lowest]    the fast tests [all tests; with the oldest packages that setup.py allows]
        ./run_all.sh --data DATA --recipe NAME|FILE [--protocol whale|encounter|stratified|time|identify]
                     [--folds 0|0,1|all|none] [--n-folds 5] [--output RUN] [--device auto|cpu|cuda] [--seed 0]
 --folds none trains on everything and packs RUN/submission.zip; the others train, predict and score each fold, explain some of
@@ -32,17 +32,31 @@ python_for_venv() {
     refuse "no Python 3.11 or newer found (set PYTHON to one)"
 }
 
+# set_up [VENV LOCK]: the packages that a lock file names, each of exactly the bytes whose hash stands there.
 set_up() {
-    local stamp="$root/.venv/installed.lock"
-    if ! cmp -s "$root/requirements.lock" "$stamp"; then
-        echo "setting up .venv (once; a few minutes, about 6 GB with CUDA libraries)"
+    local venv="$root/${1:-.venv}" lock="$root/${2:-requirements.lock}"
+    if ! cmp -s "$lock" "$venv/installed.lock"; then
+        echo "setting up ${venv##*/} (once; a few minutes, about 6 GB with CUDA libraries)"
         local python; python=$(python_for_venv)
-        "$python" -m venv "$root/.venv"
-        "$root/.venv/bin/python" -m pip install --quiet --requirement "$root/requirements.lock"
-        "$root/.venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable "$root"
-        cp "$root/requirements.lock" "$stamp"
+        "$python" -m venv "$venv"
+        "$venv/bin/python" -m pip install --quiet --require-hashes --requirement "$lock"
+        "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable "$root"
+        cp "$lock" "$venv/installed.lock"
     fi
-    PATH="$root/.venv/bin:$PATH"
+    PATH="$venv/bin:$PATH"
+}
+
+# hold RUN: against a second run in it, until this one and its steps have ended, however they end.
+hold() {
+    exec 9< "$1"
+    python -c '
+import fcntl, sys
+try:
+    fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    sys.exit(1)
+except OSError:
+    pass  # a file system without locks' || refuse "--output is '$1', where another run is at work; wait for it, or choose another --output"
 }
 
 step() { local name=$1; shift; python -m eval.step "$run/summary.csv" "$name" -- "$@"; }
@@ -74,8 +88,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 data="" recipe="" protocol="" folds="0" n_folds="5" run="" device="auto" seed="0" demo=""
 
 if [[ ${1:-} == test ]]; then
-    [[ $# -eq 1 || ($# -eq 2 && $2 == --all) ]] || refuse "test takes --all or nothing"
-    set_up
+    [[ $# -eq 1 || ($# -eq 2 && $2 =~ ^--(all|lowest)$) ]] || refuse "test takes --all, --lowest or nothing"
+    if [[ ${2:-} == --lowest ]]; then set_up .venv-lowest lowest.lock; else set_up; fi
     cd "$root"
     [[ ${2:-} == --all ]] && exec python -m pytest -m ""
     exec python -m pytest
@@ -120,8 +134,10 @@ own_protocol=$(python -c 'import sys; from solution import files, recipe; files.
 protocol=${protocol:-$own_protocol}
 [[ $protocol != identify || $folds =~ ^(0|all|none)$ ]] || refuse "--folds is '$folds'; protocol identify makes the one fold 0"
 mkdir -p "$run" 2> /dev/null || refuse "--output is '$run'; no folder can be made there"
+hold "$run"
 if [[ -n $demo ]]; then
     data="$run/data"
+    rm -f "$run/.data.lock"  # of a run that was killed just as its data were there
     [[ -d $data ]] || step "data" python -m eval.importers demo --output "$data" --seed "$seed"
 fi
 
@@ -129,7 +145,8 @@ if [[ $folds == none ]]; then
     if [[ $protocol == identify ]]; then
         train "train for naming" "$data" "$run/naming/weights"
         step "train" python -m solution.train --recipe "$recipe" --data "$data" --gallery "$data" --output "$run/weights" --seed "$seed" --device "$device" --resume
-        cp "$run/naming/weights/identify.json" "$run/weights/identify.json"
+        cp "$run/naming/weights/identify.json" "$run/weights/.identify.json.part"
+        mv "$run/weights/.identify.json.part" "$run/weights/identify.json"
     else
         train "train" "$data" "$run/weights"
     fi

@@ -33,7 +33,9 @@ import numpy as np
 import pandas as pd
 
 from eval import leaderboard, metrics
-from eval.files import InputError, progress, read_json, run, write_table
+from eval.files import InputError, alone, progress, read_json, read_table, run, write_table
+from eval.labels import numbers, refuse
+from eval.page import records
 from eval.score import evaluate
 
 AT_ONCE = 4  # rankings at most; each holds the embeddings it joins
@@ -55,6 +57,18 @@ class Role(NamedTuple):
     variant: Variant
     more: Variant | None = None  # the gain is the difference of these two
     less: Variant | None = None
+
+
+def read(path: Path, figures: list[str]) -> pd.DataFrame:
+    """The table that this command wrote, `figures` as numbers and `models` as lists; InputError with the line of what it never writes."""
+    table = numbers(read_table(path, ["kind", "models", "mirror", "folds", *figures]), figures, path)
+    several = table.models.str.split("+")
+    known, count = set(max(several, key=len, default=[])), several.map(len)
+    fits = {"single": (count == 1) & table.gain.isna(), "prefix": count > 1, "without": count > 0}
+    told = table.strict.between(0, 1) & table.mirror.isin(["yes", "no", "off", ""]) & several.map(lambda names: known.issuperset(names))
+    right = told & pd.DataFrame({kind: fit & (table.kind == kind) for kind, fit in fits.items()}).any(axis=1)
+    refuse(path, table.kind + " " + table.models, ~right, "no row of a run's ensembles; run python -m eval.ensembles again")
+    return table.assign(models=several)
 
 
 def roles(mirrored: dict[str, bool]) -> list[Role]:
@@ -144,17 +158,18 @@ def ranked_all(run: Path, folds: list[int], variants: list[Variant]) -> dict[int
 
 def read_timings(run: Path, folds: list[int]) -> dict[int, dict]:
     paths = {fold: run / f"fold{fold}" / "timings.json" for fold in folds}
-    return {fold: read_json(path) if path.is_file() else {} for fold, path in paths.items()}
+    return {fold: records.read_timings(path) if path.is_file() else {} for fold, path in paths.items()}
 
 
 def seconds(variant: Variant, timings: list[dict]) -> float:
     """Seconds of forward passes for 1,000 images, over some folds; NaN where one does not tell them."""
     told = [timing.get("models", {}).get(name) for timing in timings for name in variant.models]
-    if None in told:
+    images = sum(timing.get("images", 0) for timing in timings)
+    if not images or not all(model and "plain_seconds" in model for model in told):
         return np.nan
     mirror = variant.mirror == "yes"
     spent = sum(model["plain_seconds"] + mirror * (model.get("mirror_seconds") or 0) for model in told)
-    return 1000 * spent / sum(timing["images"] for timing in timings)
+    return 1000 * spent / images
 
 
 def table(rows: list[Role], per_query: dict[int, dict[Variant, pd.DataFrame]], timings: dict[int, dict]) -> pd.DataFrame:
@@ -218,7 +233,8 @@ def main() -> None:
     if os.path.lexists(board):
         leaderboard.read(board)  # a damaged one is told before minutes of work
     rankings = all((path / "folds" / str(fold) / "test" / "query_scenarios.csv").is_file() for fold in folds)
-    scores = of_rankings(path, folds) if rankings else of_names(path, folds)
+    with alone(path / "ensembles.csv"):
+        scores = of_rankings(path, folds) if rankings else of_names(path, folds)
     rows = leaderboard.rows(path / "folds", folds, leaderboard.system(path, board), scores)
     print(f"{leaderboard.add(board, rows)}: {len(rows)} rows")
 

@@ -1,11 +1,9 @@
 """What users hand in and what they get: bad input becomes one clear line, and outputs appear whole or not at all."""
 
-import contextlib
 import gzip
 import io
 import json
 import os
-import shutil
 import sys
 import time
 import zlib
@@ -14,6 +12,13 @@ from typing import Callable, Iterator, Sequence
 
 import pandas as pd
 
+from eval import tables
+from eval.errors import InputError
+from eval.outputs import alone, emptied, hidden, whole, whole_directory
+from eval.shortage import check_memory, check_room, lacks_memory, told
+
+LONGEST = 1000  # letters of a message
+CELL = 120  # bytes that pandas takes for one besides its text, which it holds three times; it crashes where it does not find them
 GZIP = b"\x1f\x8b"
 HEAD = 2 ** 16  # bytes that tell what a file is
 UNPACKED, CELLS = 256 * 2 ** 20, 20_000_000  # what a gzip file may hold, five million rows of a submission; a bomb holds more
@@ -27,31 +32,53 @@ OTHER_FORMATS = {
 }
 
 
-class InputError(Exception):
-    """Something the user can mend: says which file, which row or key, and what to do."""
-
-
-def run(main: Callable[[], None]) -> None:
-    """Runs a command; exit status 2 and one line for bad input, 1 and one line for a failing disk."""
+def run(main: Callable[[], None], relief: str = "close other programs, or take a machine that has more") -> None:
+    """Runs a command; exit status 2 and one line for bad input, 1 and one line for a failing disk, or for no memory with what needs less."""
     try:
         main()
+        sys.stdout.flush()
     except InputError as error:
-        line = "".join(letter if letter.isprintable() else " " for letter in str(error))  # one line, whatever a cell holds
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # whoever read the output has enough, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:
-        print(f"error: {error.filename or 'file system'}: {error.strerror or error}; make room there or choose another place", file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit("stopped by the keyboard")
+    except Exception as error:
+        if not (isinstance(error, OSError) or lacks_memory(error)):
+            raise
+        if isinstance(error, OSError) and not flushed():
+            error.filename = "standard output"
+        print(f"error: {told(error)}; {relief if lacks_memory(error) else 'make room there or choose another place'}", file=sys.stderr)
+        sys.exit(1)
 
 
-def read_table(path: Path, required: Sequence[str] = ()) -> pd.DataFrame:
-    """A CSV (plain or gzip, whatever its name) with every cell as text, empty cells as ""; row i is line i + 2 of the file."""
+def flushed() -> bool:
+    """Whether what was printed has gone out; where it cannot, nothing of it is left to fail once more as the process ends."""
+    try:
+        sys.stdout.flush()
+        return True
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+
+
+def one_line(text: str) -> str:
+    """A message as one line that a terminal can show, whatever a cell holds; of a long one the beginning and the end, where it says what to do."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST - 300]} ... {text[-295:]}"
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def read_table(path: Path, required: Sequence[str] = (), strict: bool = True) -> pd.DataFrame:
+    """A CSV (plain or gzip, whatever its name) with every cell as text, empty cells as ""; row i is line i + 2 of the file.
+
+    InputError also for a column name that stands there twice and a row with fewer cells than the header; where not `strict`, the second
+    column is NAME.1 and the cells are empty.
+    """
     content = content_of(Path(path))
+    check_memory(3 * len(content) + CELL * (content.count(b",") + content.count(b"\n") + 1), path)
     try:
         table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
     except pd.errors.EmptyDataError:
@@ -59,6 +86,8 @@ def read_table(path: Path, required: Sequence[str] = ()) -> pd.DataFrame:
     except UnicodeDecodeError:
         raise InputError(f"{path}: line {line_not_utf8(content)} is not UTF-8; save the file as CSV in UTF-8") from None
     except ValueError as error:
+        if lacks_memory(error):
+            raise MemoryError(f"{path}: {error}") from None
         reason = " ".join(str(error).removeprefix("Error tokenizing data. C error: ").split())
         raise InputError(f"{path}: not a readable CSV: {reason}; {QUOTE}") from None
     if not isinstance(table.index, pd.RangeIndex):
@@ -66,13 +95,29 @@ def read_table(path: Path, required: Sequence[str] = ()) -> pd.DataFrame:
     missing = [column for column in required if column not in table.columns]
     if missing:
         raise InputError(f"{path}: column {missing[0]!r} is missing; the header is {','.join(map(str, table.columns))!r}")
+    if strict:
+        check_shape(path, content, table)
     return table
+
+
+def check_shape(path: Path, content: bytes, table: pd.DataFrame) -> None:
+    twice = tables.repeated_name(content) if any(name[-1:].isdecimal() for name in table.columns) else None
+    if twice:
+        raise InputError(f"{path}: line 1: column {twice!r} stands there twice; remove one")
+    short = tables.short_row(content, len(table.columns), len(table))
+    if short:
+        raise InputError(f"{path}: line {short[0]}: {short[1]} cells, and the header has {len(table.columns)}; was the file cut short?")
+
+
+def check_file(path: Path) -> None:
+    """InputError where `path`, which may be any text, is no file."""
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: is a directory; give a file" if os.path.isdir(path) else f"{path}: no such file")
 
 
 def content_of(path: Path) -> bytes:
     """The bytes of a table, unpacked where they are gzip; InputError for what can be told to be something else."""
-    if not path.is_file():
-        raise InputError(f"{path}: is a directory; give a file" if path.is_dir() else f"{path}: no such file")
+    check_file(path)
     try:
         with open(path, "rb") as file:
             packed = file.read(len(GZIP)) == GZIP
@@ -111,46 +156,6 @@ def line_not_utf8(content: bytes) -> int:
         return content.count(b"\n", 0, error.start) + 1
 
 
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the name `path` when the block ends well and is removed when not."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield beside
-        os.replace(beside, path)
-    except OSError as error:
-        if error.filename in (None, str(beside)):
-            error.filename = str(path)
-        raise
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def whole_directory(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` to fill; it takes the name `path` when the block ends well and is removed when not.
-
-    InputError where `path` is there already: folders are never written over.
-    """
-    path = Path(path)
-    if os.path.lexists(path):
-        raise InputError(f"{path}: already exists; remove it or choose another --output")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.mkdir()
-        yield beside
-        os.rename(beside, path)
-    except OSError as error:
-        if error.filename in (None, str(beside)):
-            error.filename = str(path)
-        raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
 def write_table(table: pd.DataFrame, path: Path) -> Path:
     with whole(path) as beside:
         table.to_csv(beside, index=False, lineterminator="\n")
@@ -164,12 +169,20 @@ def write_json(value: object, path: Path) -> Path:
 
 
 def read_json(path: Path) -> object:
+    """What a JSON file holds; InputError where it is none, or holds a number that is not finite."""
+    check_file(path)
     try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except ValueError as error:
+        return json.loads(Path(path).read_text("utf-8"), parse_int=number, parse_float=number, parse_constant=number)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON: {error}") from None
+
+
+def number(text: str) -> int | float:
+    """A number of a JSON file; ValueError for NaN, and for those too large to calculate with."""
+    value = float(text)
+    if not abs(value) < float("inf"):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return int(text) if text.lstrip("-").isdecimal() else value
 
 
 def progress(items: Sequence, label: str) -> Iterator:

@@ -9,13 +9,14 @@ squares is brighter than its left neighbour (package imagehash).
 
 import hashlib
 import io
-from pathlib import Path
+import os
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from eval.files import progress
+from eval.reading import content, recognised, upright
 
 SIDE = 16
 # Of 256 bits. Measured on nyala's 1,213 photographs: written again as JPEG of quality 30, at half the size, or 25 % brighter they
@@ -39,11 +40,11 @@ def fingerprints(files: list[str], boxes: np.ndarray, known: dict[bytes, np.ndar
     """`boxes`: (n, 4) x0, y0, x1, y1 in pixels, NaN for the whole photograph; `known` keeps what was decoded before."""
     keys = []
     for file, box in progress(list(zip(files, boxes)), "fingerprints"):
-        content = Path(file).read_bytes()
-        keys.append(hashlib.sha256(box.tobytes() + content).digest())
+        found = _content(file)
+        keys.append(hashlib.sha256(box.tobytes() + (os.fsencode(file) if found is None else found)).digest())
         if keys[-1] not in known:
-            known[keys[-1]] = _hashes(content, box)
-    # What cannot be read stands for its bytes: at distance 0 from its copies, far from anything else.
+            known[keys[-1]] = None if found is None else _hashes(found, box)
+    # What cannot be read stands for its bytes, and where these cannot be had for its path: at distance 0 from its copies, far from anything else.
     itself = [np.tile(np.frombuffer(key, np.uint64), (2, 1)) for key in keys]
     hashes = [own if known[key] is None else known[key] for key, own in zip(keys, itself)]
     plain, mirror = np.array(hashes, np.uint64).reshape(-1, 2, SIDE * SIDE // 64).swapaxes(0, 1)
@@ -51,20 +52,27 @@ def fingerprints(files: list[str], boxes: np.ndarray, known: dict[bytes, np.ndar
     return Fingerprints(pd.factorize(pd.Series(keys, dtype=object))[0], plain, mirror, unreadable)
 
 
-def _hashes(content: bytes, box: np.ndarray) -> np.ndarray | None:
+def _content(file: str) -> bytes | None:
+    try:
+        return content(file)
+    except (OSError, ValueError):
+        return None
+
+
+def _hashes(found: bytes, box: np.ndarray) -> np.ndarray | None:
     """(2, 4) uint64, the hash of the photograph and of its mirror image; None where it cannot be read."""
     import imagehash
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     try:
-        with Image.open(io.BytesIO(content)) as photograph:
-            if np.isnan(box).any():
-                photograph.draft("L", (256, 256))  # JPEG: at an eighth of the size an eighth of the time
-            upright = ImageOps.exif_transpose(photograph).convert("L")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what Pillow raises at broken files
+        photograph = recognised(io.BytesIO(found))
+        if np.isnan(box).any():
+            photograph.draft("L", (256, 256))  # JPEG: at an eighth of the size an eighth of the time
+        picture = upright(photograph).convert("RGB").convert("L")  # from LAB there is no shorter way
+    except Exception:  # each decoder has its own kinds for damaged bytes
         return None
-    x0, y0, x1, y1 = np.clip(box, 0, [*upright.size] * 2)
-    cut = upright.crop((x0, y0, x1, y1)) if x0 < x1 and y0 < y1 else upright
+    x0, y0, x1, y1 = np.clip(box, 0, [*picture.size] * 2)
+    cut = picture.crop((x0, y0, x1, y1)) if x0 < x1 and y0 < y1 else picture
     bits = [imagehash.dhash(one, SIDE).hash.ravel() for one in (cut, ImageOps.mirror(cut))]
     return np.packbits(bits, axis=1).view(np.uint64)
 

@@ -15,12 +15,13 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 import pandas as pd
 
-from eval.files import InputError, progress, read_json, run, whole_directory, write_json, write_table
-from eval.labels import Labels, column, find_images, read_labels
+from eval.files import InputError, alone, check_file, progress, read_json, run, whole_directory, write_json, write_table
+from eval.labels import Labels, column, find_images, moments, read_labels
 from eval.protocols import Fold, Scenario, matches, select
 
 TEST_COLUMNS = ["image_id", "path", "height", "width", "viewpoint", "date", "x0", "y0", "x1", "y1"]
@@ -42,7 +43,7 @@ def ask(k: int, fold: Fold, labels: Labels) -> list[tuple[Scenario, pd.DataFrame
     if not len(fold.test) or asked and not any(len(pairs) for _, pairs in asked):
         if labels.known.sum() == labels.whale.max() + 1:
             raise InputError(f"{labels.file}: no individual has two photographs, so none can be found again; add photographs")
-        raise InputError(f"fold {k}: no query has a true match in its database; choose fewer folds or another protocol")
+        raise InputError(f"{labels.file}: fold {k}: no query has a true match in its database; choose fewer folds or another protocol")
     return asked
 
 
@@ -196,14 +197,15 @@ def _check_arguments(protocol: str, n_folds: int, seed: int, date: str | None) -
         raise InputError(f"--seed {seed}: must be 0 or more")
     if date and protocol != "time":
         raise InputError(f"--date goes with --protocol time, not {protocol}")
-    if date and pd.isna(pd.to_datetime(date, format="%Y-%m-%d", errors="coerce")):
+    if date and (len(date) != 10 or pd.isna(moments(pd.Series([date]))[0])):
         raise InputError(f"--date {date!r}: not a day; write YYYY-MM-DD")
 
 
 def settings(data: Path, protocol: str, n_folds: int, seed: int, date: str | None) -> dict:
     """What decides the folds, and the fingerprint of the metadata they were made from."""
-    return {"protocol": protocol, "seed": seed, "n_folds": n_folds, "date": date,
-            "metadata_sha256": hashlib.sha256((Path(data) / "metadata.csv").read_bytes()).hexdigest()}
+    file = Path(data) / "metadata.csv"
+    check_file(file)
+    return {"protocol": protocol, "seed": seed, "n_folds": n_folds, "date": date, "metadata_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
 def kept(data: Path, output: Path, **asked) -> bool:
@@ -212,8 +214,9 @@ def kept(data: Path, output: Path, **asked) -> bool:
         return False
     made = read_json(output / "manifest.json")
     for key, value in settings(data, **asked).items():
-        if made.get(key) != value:
-            raise InputError(f"{output}: made with another {key} ({made.get(key)}, now {value}); remove it or choose another --output")
+        before = made.get(key) if isinstance(made, dict) else None
+        if before != value:
+            raise InputError(f"{output}: made with another {key} ({before}, now {value}); remove it or choose another --output")
     return True
 
 
@@ -244,25 +247,34 @@ def main() -> None:
     parser.add_argument("--date", help="time: first day asked, YYYY-MM-DD; else 1/n of the images are asked")
     parser.add_argument("--keep", action="store_true", help="leave OUTPUT as it is where it holds these very folds")
     arguments = vars(parser.parse_args())
-    if not arguments.pop("keep") or not kept(**arguments):
-        make(**arguments)
-    tell(read_json(arguments["output"] / "manifest.json"))
+    with alone(arguments["output"]):
+        if not arguments.pop("keep") or not kept(**arguments):
+            make(**arguments)
+    tell(arguments["output"] / "manifest.json")
 
 
-def tell(manifest: dict) -> None:
+def tell(path: Path) -> None:
+    """Says what folds were made; InputError where their manifest is not as `make` writes it."""
+    try:
+        print("\n".join(sentences(read_json(path))))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: not as python -m eval.folds writes it; remove the folds and make them again") from None
+
+
+def sentences(manifest: dict) -> Iterator[str]:
     for k, fold in manifest["folds"].items():
-        print(f"fold {k}: {fold['train_images']:,} training images of {fold['train_whales']:,} whales; "
-              f"{fold['test_images']:,} test images of {fold['test_whales']:,}; {fold['queries']:,} queries{of_queries(fold)}")
+        yield (f"fold {k}: {fold['train_images']:,} training images of {fold['train_whales']:,} whales; "
+               f"{fold['test_images']:,} test images of {fold['test_whales']:,}; {fold['queries']:,} queries{of_queries(fold)}")
         for name, one in fold["scenarios"].items() if manifest["protocol"] == "suite" else []:
-            print(f"  {name}: {one['queries']:,} queries, {one['database']:,} images; {one['kind']}")
+            yield f"  {name}: {one['queries']:,} queries, {one['database']:,} images; {one['kind']}"
         for what, number in fold["left_out"].items():
             if number:
-                print(f"note: {number:,} {what} are left out")
+                yield f"note: {number:,} {what} are left out"
     easy = [k for k, fold in manifest["folds"].items() if fold.get("chance_top1", 0) > EASY]
     if easy:
-        print(f"note: fold {', '.join(easy)}: {FEW}")
+        yield f"note: fold {', '.join(easy)}: {FEW}"
     for note in manifest["notes"]:
-        print(f"note: {note}")
+        yield f"note: {note}"
 
 
 def of_queries(fold: dict) -> str:

@@ -8,6 +8,7 @@ Reads DATA/metadata.csv and where its images lie; writes nothing.
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import pandas as pd
 from eval.files import InputError, read_table
 
 ENCOUNTER_GAP = pd.Timedelta(hours=1)
+LARGEST = 1e15  # number of a table: none that means anything is larger, and sums and charts of such ones are finite
 OUTSIDE = r"^$|^[/\\]|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)"
 
 
@@ -65,9 +67,25 @@ def column(table: pd.DataFrame, name: str) -> pd.Series:
 def times(file: Path, table: pd.DataFrame, name: str) -> pd.Series:
     """Column `name` of a table of text that was read from `file` as times, NaT where it is empty or there is none."""
     text = column(table, name)
-    time = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
+    time = moments(text)
     refuse(file, text, time.isna() & (text != ""), f"{name} is not a time; write YYYY-MM-DD or YYYY-MM-DD HH:MM:SS")
     return time
+
+
+def moments(text: pd.Series) -> pd.Series:
+    """Times, of UTC where they have a zone; NaT for what is none in ISO 8601, such as `now` and `today`, which pandas takes from the clock."""
+    return pd.to_datetime(text.where(text.str.match("[0-9]{4}"), ""), format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
+
+
+def numbers(table: pd.DataFrame, columns: Sequence[str], file: Path) -> pd.DataFrame:
+    """The table of text with `columns` as numbers, NaN for an empty cell."""
+    read = {name: pd.to_numeric(table[name], errors="coerce").astype(float) for name in columns}
+    for name, value in read.items():
+        wrong = (table[name] != "") & ~(value.abs() <= LARGEST)
+        if wrong.any():
+            row = wrong.idxmax()
+            raise InputError(f"{file}: line {row + 2}: {name} is {table[name][row]!r}, not a number; write the file again")
+    return table.assign(**read)
 
 
 def refuse(file: Path, value: pd.Series, bad: pd.Series, why: str) -> None:
@@ -79,7 +97,7 @@ def refuse(file: Path, value: pd.Series, bad: pd.Series, why: str) -> None:
 def find_images(data: Path, metadata: pd.DataFrame) -> list[str] | None:
     """The real file of each row; None for a label table: neither images/ nor any folder that `path` names is there."""
     data, table = Path(data), Path(data) / "metadata.csv"
-    if not any((data / folder).exists() for folder in {"images", *metadata["path"].str.split("/").str[0]}):
+    if not any(os.path.exists(data / folder) for folder in {"images", *metadata["path"].str.split("/").str[0]}):
         return None
     root = os.path.realpath(data) + os.sep
     files = [os.path.realpath(data / path) for path in metadata["path"]]
@@ -90,6 +108,14 @@ def find_images(data: Path, metadata: pd.DataFrame) -> list[str] | None:
         if not os.path.isfile(file):
             raise InputError(f"{table}: line {line}: {data / path} is missing; put it there or drop the row")
     return files
+
+
+def leads_out(folder: Path, paths: pd.Series) -> np.ndarray:
+    """Which of some paths relative to a folder (n,) lead out of it through a link."""
+    root = os.path.join(os.path.realpath(folder), "")
+    places = {place: os.path.join(os.path.realpath(os.path.join(root, place)), "") for place in {os.path.dirname(path) for path in paths}}
+    files = (places[os.path.dirname(path)] + os.path.basename(path) for path in paths)
+    return np.array([not (os.path.realpath(file) if os.path.islink(file) else file).startswith(root) for file in files], bool)
 
 
 def encounters(whale: np.ndarray, time: pd.Series, encounter_id: pd.Series) -> tuple[np.ndarray, np.ndarray]:

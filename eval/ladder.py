@@ -16,21 +16,25 @@ import argparse
 import hashlib
 import json
 import re
+import reprlib
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping
+from typing import Hashable, Iterator, Mapping
 
 import pandas as pd
 import yaml
 
-from eval.files import InputError, read_json, read_table, run, whole, whole_directory, write_table
+from eval.files import InputError, alone, check_file, read_json, read_table, run, whole, whole_directory, write_table
+from eval.labels import numbers
+from eval.page.records import read_object
 from eval.score import read_per_query
 
 RECIPES = Path(__file__).parents[1] / "solution" / "recipes"
 TABLES = "shared", "models", "identify"
+MOST_BYTES, MOST_NODES = 1 << 18, 10_000  # of a YAML file; of what it holds, an alias counting as often as it stands there
 COLUMNS = ["row", "score", "low", "high", "known", "unknown", "auc", "seconds", "inner_map5", "hash"]
 
 
@@ -39,20 +43,42 @@ class Failed(Exception):
 
 
 class Loader(yaml.SafeLoader):
+    """Refuses keys that stand there twice, and aliases that make much of little."""
+
+    def get_single_node(self):
+        node = super().get_single_node()
+        if node is not None and nodes_of(node, {}) > MOST_NODES:
+            raise ValueError(f"more than {MOST_NODES} values, an alias (*name) counting as often as it stands there, are no recipe")
+        return node
+
     def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:  # YAML would drop the first without a word
+        seen = set()
+        for key in (self.construct_object(key, deep=True) for key, _ in node.value):
+            if isinstance(key, Hashable) and key in seen:  # of two YAML would drop the first without a word
                 raise ValueError(f"line {node.start_mark.line + 1}: {key} stands there twice")
+            seen.add(key if isinstance(key, Hashable) else None)
         return super().construct_mapping(node, deep)
 
 
+def nodes_of(node: yaml.Node, known: dict[int, int]) -> int:
+    """The values that a node stands for, its own and those below, an alias counting each time; more than enough where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES + 1
+        parts = node.value if isinstance(node.value, list) else []
+        below = [part for entry in parts for part in (entry if isinstance(entry, tuple) else (entry,))]
+        known[id(node)] = 1 + sum(nodes_of(part, known) for part in below)
+    return known[id(node)]
+
+
 def read_yaml(path: Path) -> dict:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    check_file(path)
+    if path.stat().st_size > MOST_BYTES:
+        raise InputError(f"{path}: more than {MOST_BYTES >> 10} KiB are no recipe; take what is not needed out of it")
     try:
-        return yaml.load(path.read_text(), Loader)
-    except (yaml.YAMLError, ValueError) as error:
+        return yaml.load(path.read_text("utf-8"), Loader)
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply; a recipe has tables in tables in tables and no more") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
@@ -68,17 +94,26 @@ def with_tables(table: object, where: object) -> dict:
     parts = {"it": table} | ({key: table[key] for key in TABLES if key in table} if isinstance(table, Mapping) else {})
     for key, part in parts.items():
         if not isinstance(part, Mapping):
-            raise InputError(f"{where}: {key} is {part!r}; it must be a table")
+            raise InputError(f"{where}: {key} is {reprlib.repr(part)}; it must be a table")
+        for odd in (inner for inner in keys_of(part) if key != "it" and not isinstance(inner, str)):
+            raise InputError(f"{where}: {key} has the key {odd!r}; keys are words")
     return dict(table)
+
+
+def keys_of(table: Mapping) -> Iterator:
+    """Its keys, and those of the tables in it."""
+    for key, part in table.items():
+        yield key
+        yield from keys_of(part) if isinstance(part, Mapping) else ()
 
 
 def checked(name: object, row: object, path: Path) -> dict:
     where = f"{path}: row {name!r}"
     row = with_tables(row, where)
-    if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name)):
-        raise InputError(f"{where}: a name is text of letters, digits, -, _ and . (it names a directory)")
+    if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]{0,49}", name)):
+        raise InputError(f"{where}: a name is text of at most 50 letters, digits, -, _ and . (it names a directory)")
     if not isinstance(row.get("about"), str) or len(row["about"].splitlines()) != 1:
-        raise InputError(f"{where}: about is {row.get('about')!r}; it must be one line that says what differs")
+        raise InputError(f"{where}: about is {reprlib.repr(row.get('about'))}; it must be one line that says what differs")
     for key in row.keys() - {"about", *TABLES}:
         raise InputError(f"{where}: unknown key {key}; there are about, {', '.join(TABLES)}")
     return row
@@ -180,6 +215,7 @@ def figures(work: Path, of_names: bool) -> dict:
 def fill(rows: dict[str, dict], names: list[str], ladder: Ladder, output: Path) -> pd.DataFrame:
     """Adds the rows `names` to the table, written after each; returns what stands of `rows`. Failures are told."""
     table = read_table(output, COLUMNS) if output.is_file() else pd.DataFrame(columns=COLUMNS, dtype=str)
+    numbers(table, [name for name in COLUMNS if name not in ("row", "hash")], output)  # told before the work
     hashes = {name: ladder.hash(recipe) for name, recipe in rows.items()}
     standing = lambda: table[table.hash == table.row.map(hashes)]  # others are of an earlier recipe or another file
     for number, name in enumerate(names, start=1):
@@ -213,14 +249,21 @@ def markdown(table: pd.DataFrame, rows: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
+def told(path: Path, key: str) -> object:
+    """What a manifest says under a key."""
+    check_file(path)
+    return read_object(path, [key])[key]
+
+
 def chosen(args: argparse.Namespace) -> Ladder:
     """What the arguments ask; InputError where the folds do not go together."""
-    fold, asks_names = args.folds / str(args.fold), read_json(args.folds / "manifest.json")["protocol"] == "identify"
+    fold, asks_names = args.folds / str(args.fold), told(args.folds / "manifest.json", "protocol") == "identify"
     if not fold.is_dir():
         raise InputError(f"{fold}: no such fold; choose another --fold")
     if asks_names != (args.inner is not None):
         raise InputError(f"{args.folds}: --inner goes with folds of protocol identify alone, and they need it")
-    made_from = asks_names and read_json(args.inner.parent / "manifest.json")["metadata_sha256"]
+    check_file(fold / "train" / "metadata.csv")
+    made_from = asks_names and told(args.inner.parent / "manifest.json", "metadata_sha256")
     if asks_names and made_from != hashlib.sha256((fold / "train" / "metadata.csv").read_bytes()).hexdigest():
         raise InputError(f"{args.inner}: not made from {fold}/train, so it may hold what {fold} asks; make it again")
     return Ladder(fold, args.inner, args.keep or args.output.with_suffix(""), args.seed, args.device)
@@ -246,7 +289,8 @@ def main() -> None:
     for name in names:
         if name not in rows:
             raise InputError(f"--only: {args.rows} has no row {name!r}; there are {', '.join(rows)}")
-    table = fill(rows, names, ladder, args.output)
+    with alone(args.output):
+        table = fill(rows, names, ladder, args.output)
     print(markdown(table, rows))
     missing = [name for name in names if name not in set(table.row)]
     if missing:

@@ -10,17 +10,15 @@ Expect a ranked table a board, within a second. With several --add and --fold th
 """
 
 import argparse
-import contextlib
-import fcntl
 import os
+import reprlib
 import sys
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import pandas as pd
 
-from eval.files import InputError, read_json, read_table, run, write_table
+from eval.files import InputError, alone, read_json, read_table, run, write_table
 from eval.score import evaluate, summarise
 
 COLUMNS = ["board", "protocol", "data", "seed", "n_folds", "fold", "system", "variant", "models", "mirror", "measure", "score",
@@ -93,23 +91,11 @@ def add(path: Path, rows: pd.DataFrame) -> Path:
     Rows with a variant are a run's and those without are a file's, so that neither replaces the other of its name.
     """
     path = Path(path)
-    with alone(path.parent):
+    with alone(path, wait=True):
         table = read(path) if os.path.lexists(path) else pd.DataFrame(columns=COLUMNS)
         own = table.board.isin(rows.board) & table.system.isin(rows.system) & ((table.variant == "") == (rows.variant == "").all())
         together = [part for part in (table[~own], rows) if len(part)]
         return write_table(in_order(consistent(pd.concat(together, ignore_index=True), path)), path)
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """One command at a time; what is locked is the folder, since the file in it is replaced by every command."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def beside(run: Path) -> Path:
@@ -162,7 +148,12 @@ def read_manifest(folder: Path) -> dict:
     missing = [key for key in keys if not isinstance(manifest, dict) or key not in manifest]
     if missing:
         raise InputError(f"{path}: key {missing[0]!r} is missing; make the folds with python -m eval.folds")
-    return {key: manifest[key] for key in keys[:-1]} | {"data": str(manifest["metadata_sha256"])[:12]}
+    for key in keys:
+        value = manifest[key]
+        whole = isinstance(value, int) and 0 <= value < 10 ** 18
+        if not (whole if key in WHOLE_NUMBERS else isinstance(value, str) and value.isprintable() or key == "date" and value is None):
+            raise InputError(f"{path}: {key} is {reprlib.repr(value)}; make the folds with python -m eval.folds")
+    return {key: manifest[key] for key in keys[:-1]} | {"data": manifest["metadata_sha256"][:12]}
 
 
 def scored(submission: Path, fold: Path) -> pd.DataFrame:

@@ -55,7 +55,7 @@ def average_precision(query, score, hit, n_pos: np.ndarray, limit: int = 20) -> 
     Equals scikit-learn's `average_precision_score(hit, score) * hits / min(n_pos, limit)`, so rows beyond `limit` and
     repeated rows count: a valid submission has neither.
     """
-    last = np.append((np.diff(query) != 0) | (np.diff(score) != 0), True)[: len(query)]
+    last = np.append((query[1:] != query[:-1]) | (score[1:] != score[:-1]), True)[: len(query)]
     owner, found = query[last], hits_so_far(query, hit)[last]
     new = found - np.where(np.diff(owner, prepend=-1) != 0, 0, np.roll(found, 1))
     total = np.bincount(owner, new * found / (place(query)[last] + 1), minlength=len(n_pos))

@@ -17,6 +17,8 @@ from eval.rules import within_0_and_1
 
 NEW = ["", "new_whale", "new_individual"]  # all say that the whale is not known
 THRESHOLDS = [0.5, 0.6, 0.8, 0.9]
+FIGURES = ["auc", "brier", "calibration_error", "n_known", "n_unknown", "accuracy_known", "accuracy_unknown", "first_right_known",
+           "first_right_unknown", "wrong_above"]
 
 
 def of_scenarios(path: Path, queries: pd.Index, known: np.ndarray) -> dict:
@@ -91,11 +93,12 @@ def wrong_above(table: pd.DataFrame, whale_id: np.ndarray) -> dict[str, list[int
 
 
 def show(figures: dict, title: str = "open set") -> None:
-    number = lambda value: "-" if value is None else f"{value:.4f}"
+    figures = dict.fromkeys(FIGURES) | figures
+    number, whole = (lambda value, form=form: "-" if value is None else format(value, form) for form in (".4f", ".0f"))
     print(f"{title}: AUC {number(figures['auc'])}, Brier {number(figures['brier'])}, "
           f"calibration error {number(figures['calibration_error'])}")
     for kind, says in {"known": "P(new) <= 0.5", "unknown": "P(new) > 0.5"}.items():
-        print(f"{figures[f'n_{kind}']:>8} {kind} whales: {says} for {number(figures[f'accuracy_{kind}'])}, "
+        print(f"{whole(figures[f'n_{kind}']):>8} {kind} whales: {says} for {number(figures[f'accuracy_{kind}'])}, "
               f"first label right for {number(figures[f'first_right_{kind}'])}")
     for threshold, (n, wrong) in (figures["wrong_above"] or {}).items():
-        print(f"{n:>8} with a known label of at least {threshold}: {wrong} wrong")
+        print(f"{whole(n):>8} with a known label of at least {threshold}: {whole(wrong)} wrong")

@@ -118,6 +118,9 @@ def stratified(labels: Labels, n_folds: int, seed: int) -> list[Fold]:
 
 
 def _against_catalogue(labels: Labels, group: np.ndarray, kind: str, n_folds: int, seed: int) -> list[Fold]:
+    groups = len(np.unique(group[labels.known]))
+    if n_folds > groups:
+        raise InputError(f"--n-folds {n_folds}: {labels.file} has {groups} to deal out, so in some folds no query has a true match; choose fewer")
     part = np.full(len(labels.whale), -1)
     part[labels.known] = deal(labels.whale[labels.known], group[labels.known], n_folds, np.random.default_rng([seed]))
     parts = [(np.flatnonzero(part != k), np.flatnonzero(part == k)) for k in range(n_folds)]

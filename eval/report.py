@@ -16,8 +16,9 @@ import pandas as pd
 
 from eval import leaderboard
 from eval.page import answers, charts, gallery, pictures
+from eval.labels import numbers
 from eval.page.charts import Figure
-from eval.files import InputError, read_table, run, whole
+from eval.files import InputError, alone, check_room, read_table, run, whole
 from eval.page.records import read_manifest, read_object, read_score, same_folds
 from eval.page.render import count, number, render
 
@@ -68,6 +69,7 @@ def report(run: Path, output: Path, against: Path | None = None, board: Path | N
 
     `against`: a run of the same folds to compare to; `board`: a leaderboard, by default leaderboard.csv beside RUN if it is there.
     """
+    check_room(output)
     page = render(contents(Path(run), against and Path(against), board and Path(board)))
     with whole(output) as beside:
         beside.write_bytes(page.encode("utf-8", "replace"))  # JSON may hold half a surrogate pair
@@ -184,7 +186,7 @@ def learning(run: Path, fold: int) -> list[Figure]:
 
 def read_log(path: Path) -> pd.DataFrame:
     log = read_table(path, ["epoch"])
-    return answers.numbers(log, [name for name in ("epoch", "loss", "map20") if name in log], path)
+    return numbers(log, [name for name in ("epoch", "loss", "map20") if name in log], path)
 
 
 def in_words(name: str, log: pd.DataFrame, measure: str) -> str:
@@ -196,7 +198,7 @@ def steps(path: Path) -> list[dict]:
     if not path.is_file():
         return []
     table = read_table(path, ["step", "seconds", "peak_mb"])
-    return answers.numbers(table, ["seconds", "peak_mb"], path).to_dict("records")
+    return numbers(table, ["seconds", "peak_mb"], path).to_dict("records")
 
 
 def recipes(run: Path, folds: list[int]) -> dict[str, list[int]]:
@@ -219,7 +221,8 @@ def main() -> None:
     parser.add_argument("--leaderboard", type=Path, metavar="FILE",
                         help="its boards of these data are shown (default: leaderboard.csv beside RUN, where it is there)")
     arguments = parser.parse_args()
-    print(report(arguments.run, arguments.output, arguments.against, arguments.leaderboard))
+    with alone(arguments.output):
+        print(report(arguments.run, arguments.output, arguments.against, arguments.leaderboard))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ Reads the truth, `query_scenarios.csv` of a data directory and the tables that i
 the command.
 """
 
-from pathlib import Path, PurePosixPath
+import os
+from pathlib import Path
 from typing import Iterable, NamedTuple
 
 import numpy as np
@@ -46,8 +47,9 @@ def read_scenarios(data: Path) -> Scenarios:
     """All scenarios of a data directory; a path that leads out of the directory is an error."""
     path = Path(data) / "query_scenarios.csv"
     table = once(read_table(path, ["scenario_id", "queries_path", "database_path"]), ["scenario_id"], path)
+    root = os.path.join(os.path.realpath(data), "")
     for part in [*table.queries_path, *table.database_path]:
-        if PurePosixPath(part).is_absolute() or ".." in PurePosixPath(part).parts:
+        if not os.path.realpath(os.path.join(root, part)).startswith(root):
             raise InputError(f"{path}: {part!r} leads out of {data}; give a path inside it")
     queries = joined(data, table.scenario_id, table.queries_path, ["query_id", "query_image_id"])
     databases = joined(data, table.scenario_id, table.database_path, ["database_image_id"])

@@ -21,6 +21,7 @@ import pandas as pd
 
 from eval import metrics, openset
 from eval.files import InputError, read_table, run, write_json, write_table
+from eval.labels import numbers, refuse
 from eval.rules import COLUMNS, LABEL_COLUMNS, LABEL_LIMIT, Scenarios, answer_rule, header_rule, image_rules, label_rules, listed
 from eval.rules import mark_rule, neighbouring_scenarios, once, read_truth, scenarios_of, shown, such_as, within_0_and_1
 
@@ -140,7 +141,7 @@ def score_labels(rows: pd.DataFrame, truth: pd.DataFrame, breaches: list[str]) -
 
 def evaluate(submission: Path, truth: Path, data: Path | None = None, labels: Path | None = None) -> Evaluation:
     """Evaluates a submission; `data` and `labels` default to `test/` and `labels.csv` beside the truth where they exist."""
-    rows, asked, of_images = read_table(submission), *read_truth(truth)
+    rows, asked, of_images = read_table(submission, strict=False), *read_truth(truth)  # the rules tell more than an error
     accepted = [COLUMNS] if of_images else LABEL_COLUMNS
     columns = next((names for names in accepted if set(names) <= set(rows.columns)), None)
     header = header_rule(rows.columns, accepted)
@@ -193,8 +194,13 @@ def open_set(probabilities: Path, truth: Path, data: Path | None, per_query: pd.
 
 def read_per_query(path: Path) -> pd.DataFrame:
     """The table that --per-query wrote, number for number."""
-    table = read_table(path, ["query_id", "scenario_id", "query_image_id", "whale_id", "n_pos", *MEASURES])
-    return table.assign(**{name: pd.to_numeric(table[name]) for name in ["n_pos", *MEASURES]})
+    names = ["query_id", "scenario_id", "query_image_id", "whale_id", "n_pos", *MEASURES]
+    table = numbers(read_table(path, names)[names], ["n_pos", *MEASURES], path)
+    refuse(path, table.n_pos.map(str), ~(table.n_pos >= 1), "n_pos is the number of true matches, 1 or more; score again")
+    refuse(path, table.query_id, table.query_id.duplicated(), "the query stands there twice; score again")
+    for name in MEASURES:
+        refuse(path, table[name].map(str), (table[name] < 0) | (table[name] > 1) & (name != "official"), f"{name} is no score; score again")
+    return table
 
 
 def show(summary: dict) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.files import read_table, run, write_table
+from eval.files import alone, check_room, read_table, run, write_table
+from eval.labels import numbers, refuse
 
 COLUMNS = ["step", "seconds", "peak_mb"]
 
@@ -27,9 +28,17 @@ def measured(command: list[str]) -> tuple[int, float, float]:
     return status, time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
+def read(path: Path) -> pd.DataFrame:
+    """The summary so far, as text; InputError where it is none."""
+    table = read_table(path, COLUMNS) if path.is_file() else pd.DataFrame(columns=COLUMNS, dtype=str)
+    number = numbers(table, COLUMNS[1:], path)[COLUMNS[1:]]
+    refuse(path, table.step, ~(number >= 0).all(axis=1), "its seconds or peak_mb are no numbers from 0 on; mend or remove the line")
+    return table[COLUMNS]
+
+
 def noted(path: Path, step: str, seconds: float, peak_mb: float) -> pd.DataFrame:
     """The summary with the step's row, which adds to that of earlier runs of the step."""
-    table = read_table(path, COLUMNS) if path.is_file() else pd.DataFrame(columns=COLUMNS)
+    table = read(path)
     for row in table[table.step == step].itertuples():
         seconds, peak_mb = seconds + float(row.seconds), max(peak_mb, float(row.peak_mb))
     row = pd.DataFrame([[step, f"{seconds:.1f}", f"{peak_mb:.0f}"]], columns=COLUMNS)
@@ -47,9 +56,12 @@ def main() -> None:
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
         parser.error("no command after --")
+    read(arguments.summary)  # one that cannot be added to is told before the work
+    check_room(arguments.summary)
     print(f"\n== {arguments.step}", file=sys.stderr)
     status, seconds, peak_mb = measured(command)
-    write_table(noted(arguments.summary, arguments.step, seconds, peak_mb), arguments.summary)
+    with alone(arguments.summary, wait=True):
+        write_table(noted(arguments.summary, arguments.step, seconds, peak_mb), arguments.summary)
     sys.exit(status if status >= 0 else 1)
 
 

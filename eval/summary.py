@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval import leaderboard, openset
-from eval.files import InputError, read_json, read_table, run, write_json
+from eval import ensembles, leaderboard, openset
+from eval.files import InputError, check_file, read_table, run, write_json
+from eval.labels import numbers
+from eval.page.records import read_score
 from eval.score import read_per_query, show, summarise
 
 MEASURED = ["strict", "gain", "gain_low", "gain_high", "seconds", "gain_per_second"]
@@ -24,34 +26,42 @@ def pooled(folds: list[Path]) -> dict:
     """The content of score.json over the queries of several folds; scenarios are named fold0/scenario01."""
     tables = [read_per_query(fold / "per_query.csv") for fold in folds]
     tables = [table.assign(scenario_id=(f"{fold.name}/" + table.scenario_id).str.rstrip("/")) for fold, table in zip(folds, tables)]
-    scores = {fold.name: read_json(fold / "score.json") for fold in folds}
+    for fold in folds:
+        check_file(fold / "score.json")
+    scores = {fold.name: read_score(fold / "score.json") for fold in folds}
     breaches = [f"{name}: {error}" for name, score in scores.items() for error in score["strict_errors"]]
     return summarise(pd.concat(tables, ignore_index=True), breaches) | {"folds": scores}
 
 
 def scored(path: Path) -> list[Path]:
-    folds = sorted((fold.parent for fold in path.glob("fold*/per_query.csv")), key=lambda fold: (len(fold.name), fold.name))
+    folds = sorted((file.parent for file in path.glob("fold*/per_query.csv") if file.parent.name[4:].isdecimal()), key=lambda fold: (len(fold.name), fold.name))
     if not folds:
         raise InputError(f"{path}: no scored fold here (fold0/per_query.csv)")
     return folds
 
 
+def chosen(path: Path, folds: list[str]) -> list[Path]:
+    for fold in folds:
+        if not fold.isdecimal():
+            raise InputError(f"--folds: {fold!r} is no number of a fold; write such as 0,1")
+    return [path / f"fold{int(fold)}" for fold in dict.fromkeys(folds)]
+
+
 def read_ensembles(path: Path, folds: list[int]) -> pd.DataFrame | None:
     """The rows of RUN/ensembles.csv over these folds together; None where it is not there, or of other folds."""
-    table = read_table(path, ["kind", "models", "mirror", "folds", *MEASURED]) if path.is_file() else None
+    table = ensembles.read(path, MEASURED) if path.is_file() else None
     if table is None or set(table.folds) != set(leaderboard.fold_sets(folds)):
         return None
-    table = table[table.folds == next(iter(leaderboard.fold_sets(folds)))]
-    return table.assign(models=table.models.str.split("+"), **{name: pd.to_numeric(table[name], errors="coerce") for name in MEASURED})
+    return table[table.folds == next(iter(leaderboard.fold_sets(folds)))]
 
 
-def additions(ensembles: pd.DataFrame) -> pd.DataFrame:
+def additions(table: pd.DataFrame) -> pd.DataFrame:
     """What each model adds, in the recipe's order, and at last what the mirror images add: a row each."""
-    names = max(ensembles.models, key=len)
+    names = max(table.models, key=len)
     rows = {name: {} for name in [*names, "mirror images"]}
-    for row in ensembles.itertuples():
+    for row in table.itertuples():
         if row.kind == "without" and len(row.models) == len(names):
-            rows["mirror images"] = {"to all others": gained(row), "seconds": ensembles.seconds.max() - row.seconds, "per second": row.gain_per_second}
+            rows["mirror images"] = {"to all others": gained(row), "seconds": table.seconds.max() - row.seconds, "per second": row.gain_per_second}
         elif row.mirror != "no" and row.kind == "single":
             rows[row.models[0]] |= {"alone": f"{row.strict:.4f}", "seconds": row.seconds}
         elif row.mirror != "no" and row.kind == "prefix":
@@ -95,7 +105,7 @@ def main() -> None:
     parser.add_argument("--folds", help="numbers separated by commas (default: every fold that was scored)")
     arguments = parser.parse_args()
     path = arguments.run
-    folds = [path / f"fold{k}" for k in dict.fromkeys(arguments.folds.split(","))] if arguments.folds else scored(path)
+    folds = chosen(path, arguments.folds.split(",")) if arguments.folds else scored(path)
     summary = pooled(folds)
     write_json(summary, path / "score.json")
     print()
@@ -103,18 +113,19 @@ def main() -> None:
     for name, score in summary["folds"].items():
         if "open_set" in score:
             openset.show(score["open_set"], f"{name}, open set")
-    numbers = [int(fold.name.removeprefix("fold")) for fold in folds]
-    ensembles = read_ensembles(path / "ensembles.csv", numbers)
-    if ensembles is not None:
-        show_additions(additions(ensembles))
-    if stands := place(path, numbers):
+    order = [int(fold.name.removeprefix("fold")) for fold in folds]
+    worth = read_ensembles(path / "ensembles.csv", order)
+    if worth is not None:
+        show_additions(additions(worth))
+    if stands := place(path, order):
         print("\n" + stands)
     steps = read_table(path / "summary.csv", ["step", "seconds", "peak_mb"])
+    numbers(steps, ["seconds", "peak_mb"], path / "summary.csv")
     print("\n" + steps.to_string(index=False))
     print(f"\n{path}/report.html             the page to look at")
     print(f"{path}/score.json              scores over {len(folds)} fold{'s' if len(folds) > 1 else ''}")
     print(f"{path}/summary.csv             seconds and peak memory")
-    if ensembles is not None:
+    if worth is not None:
         print(f"{path}/ensembles.csv           every ensemble: score, gain, seconds")
     for fold in folds:
         print(f"{fold}/                  submission.csv, score.json, per_query.csv, timings.json, weights/, embeddings/, explain/")

@@ -1,18 +1,58 @@
 """What a training sees, and in which order: a function of (seed, epoch, image) alone."""
 
-from dataclasses import dataclass
-from typing import Iterator, List, Optional, Tuple
+from dataclasses import dataclass, field
+from typing import Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from solution import recipe
 from solution.augment import Augmentation
-from solution.files import progress
-from solution.images import Photographs
+from solution.files import InputError, progress
+from solution.images import Photographs, Readable
 
 HELD_BYTES = 8 << 30  # decoded training images are kept in memory up to here, beyond it they are decoded in every epoch
 READ = 64  # images
+
+
+class Squares:
+    """Photographs as models look at them: decoded once for models of the same view that train one after the other, and held where they
+    fit into HELD_BYTES."""
+
+    def __init__(self) -> None:
+        self.photographs: Optional[Photographs] = None
+        self.held: Optional[np.ndarray] = None
+
+    def read(self, photographs: Photographs, workers: int, label: str) -> Dict[int, str]:
+        """Decodes all photographs, of one view; tells why some, by their number, cannot be read. The others are held."""
+        (view,) = photographs.views
+        self.held, problems, count = None, {}, 0  # lets go of those of another view first
+        if fits(photographs):
+            self.held = np.empty((len(photographs), view.size, view.size, 3), np.uint8)
+        looked_at = Readable(photographs.paths, photographs.views if fits(photographs) else [], photographs.boxes)
+        loader = DataLoader(looked_at, batch_size=READ, num_workers=workers)
+        for number, (squares, reasons) in enumerate(progress(loader, label)):
+            problems.update({number * READ + place: reason for place, reason in enumerate(reasons) if reason})
+            read = np.array([not reason for reason in reasons])
+            if self.held is not None:
+                self.held[count : count + read.sum()] = squares[0].numpy()[read]
+            count += read.sum()
+        self.photographs = photographs.without(problems)
+        self.held = None if self.held is None else self.held[:count]
+        return problems
+
+    def of(self, photographs: Photographs, workers: int, label: str) -> Optional[np.ndarray]:
+        """(n, size, size, 3) uint8, None where they do not fit into memory; InputError where one cannot be read."""
+        if not fits(photographs):
+            return None
+        if self.photographs is None or vars(self.photographs) != vars(photographs):
+            for problem in self.read(photographs, workers, label).values():
+                raise InputError(problem)
+        return self.held
+
+
+def fits(photographs: Photographs) -> bool:
+    return len(photographs) * photographs.views[0].size ** 2 * 3 <= HELD_BYTES
 
 
 @dataclass(frozen=True)
@@ -30,6 +70,7 @@ class TrainingSet:
     species_names: np.ndarray
     fingerprint: str
     mirrored: bool = False
+    squares: Squares = field(default_factory=Squares)
 
     @property
     def all_labels(self) -> np.ndarray:
@@ -52,13 +93,7 @@ class Augmented(Dataset):
         self.photographs, self.seed = training.photographs, seed
         self.labels, self.species = training.all_labels, training.species
         self.augmentation = Augmentation(spec.augment, spec.train.size)
-        self.held: Optional[np.ndarray] = None
-        n = len(self.photographs)
-        if n * spec.train.size**2 * 3 <= HELD_BYTES:
-            loader = DataLoader(self.photographs, batch_size=READ, num_workers=workers)
-            self.held = np.empty((n, spec.train.size, spec.train.size, 3), np.uint8)
-            for number, batch in enumerate(progress(loader, f"{spec.name}: reading")):
-                self.held[number * READ : (number + 1) * READ] = batch[0]
+        self.held = training.squares.of(self.photographs, workers, f"{spec.name}: reading")
 
     def __getitem__(self, key: Tuple[int, int]) -> Tuple[np.ndarray, int, int]:
         epoch, number = key

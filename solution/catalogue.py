@@ -14,16 +14,15 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Iterator, List, NamedTuple, Optional, Tuple
+from typing import BinaryIO, ContextManager, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from solution import inverted, recipe
-from solution.files import InputError, arrays, part as part_of, progress, read_json, whole, write_arrays, write_json
+from solution.files import InputError, arrays, progress, read_json, whole, whole_directory, write_arrays, write_json
 from solution.joined import Joined, rows_a_block
 from solution.nearest import Rows
 
@@ -125,7 +124,9 @@ def opened(index: Index, folder: Path) -> Tuple[Ids, Rows, object]:
     checked(path, index.ids)
     found = arrays(path, ("image_id", "sequence"))
     if found["image_id"].shape != (index.count,) or found["sequence"].shape != (index.count,):
-        raise InputError(f"{path}: holds {len(found['image_id'])} images instead of {index.count}; {DAMAGED}")
+        raise InputError(f"{path}: holds {found['image_id'].size} images instead of {index.count}; {DAMAGED}")
+    if found["image_id"].dtype.kind != "U" or found["sequence"].dtype.kind != "i" or not np.array_equal(np.sort(found["sequence"]), np.arange(index.count)):
+        raise InputError(f"{path}: image_id is no text, or sequence is not each row once; {DAMAGED}")
     if rows.fingerprint() != index.rows:
         raise InputError(f"{folder / ROWS}: damaged or of another index; {DAMAGED}")
     path = faiss_path(folder, index.version)
@@ -142,6 +143,7 @@ def empty(part: Joined) -> Index:
 def extended(index: Index, folder: Path, parts: List[Joined]) -> Index:
     """The index with more images. Its files lie beside those of the old one, which stay as they are: rows.f32 only grows at its end."""
     old, _, lists = opened(index, folder) if index.count else (Ids(np.empty(0, str), np.empty(0, int)), None, None)
+    tidy(index, folder)  # a command that was killed may have left some of its own
     ids = once(np.concatenate([old.image_id, *(part.image_ids for part in parts)]))
     count, version = len(ids.image_id), index.version + 1
     if count > EXACT:
@@ -188,18 +190,11 @@ def with_lists(index: Index, lists, folder: Path, rows: Rows) -> Tuple[Optional[
     return tuned, described(path)
 
 
-@contextlib.contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
+def new_folder(output: Path) -> ContextManager[Path]:
     """A folder beside `output` to fill; it takes that name when the block ends well and is removed when not."""
     if os.path.lexists(output):
         raise InputError(f"{output}: is there already; add to it, or choose another --output")
-    beside = part_of(output)
-    try:
-        beside.mkdir(parents=True)
-        yield beside
-        os.rename(beside, output)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    return whole_directory(output)
 
 
 @contextlib.contextmanager
@@ -220,6 +215,11 @@ def alone(folder: Path) -> Iterator[None]:
 def write(index: Index, folder: Path) -> None:
     """From here on the folder holds this index; files of earlier ones go."""
     write_json({**recipe.plain(index), "models": [recipe.plain(model) for model in index.models]}, folder / "index.json")
+    tidy(index, folder)
+
+
+def tidy(index: Index, folder: Path) -> None:
+    """Removes the files of earlier indexes, and what commands that were killed have left."""
     kept = {ids_path(folder, index.version), *([faiss_path(folder, index.version)] if index.faiss else [])}
     for path in {*folder.glob("ids-*.npz"), *folder.glob("index-*.faiss"), *folder.glob(".*.part")} - kept:
         path.unlink()

@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Tuple
 
 import numpy as np
+import pandas as pd
 
 from solution import engines, images, recipe, shards
 from solution.deadline import Deadline
 from solution.device import chosen, decoders
-from solution.files import STRICT, Complaints, natural, progress, run, write_arrays, write_json
+from solution.files import STRICT, Complaints, alone, check_room, natural, progress, run, write_arrays, write_json
 from solution.images import View
 from solution.known import Known
 from solution.pixels import Pixels, Stopwatch
 from solution.rank import Embeddings
+from solution.shortage import told
 
 
 def view_of(spec: recipe.Spec) -> View:
@@ -74,8 +76,11 @@ class Embedder:
         self.forward, self.cached = Stopwatch(), 0
 
     def all(self, specs: List[recipe.Spec], image_ids: np.ndarray) -> Dict[str, Embeddings]:
-        """The embeddings of all photographs by every model, by model name."""
-        return {spec.name: {"image_id": image_ids, **self.one(spec, sides, Deadline(None))} for spec, sides in passes(specs, joint=True)}
+        """The embeddings of all photographs by every model, by model name; those that are not finite are zero, which is told."""
+        found = {spec.name: {"image_id": image_ids, **self.one(spec, sides, Deadline(None))} for spec, sides in passes(specs, joint=True)}
+        for spec, side in ((spec, side) for spec in specs for side in sides(spec)):
+            without_broken(found[spec.name][side], spec, side, Complaints(strict=False))
+        return found
 
     def one(self, spec: recipe.Spec, sides: Tuple[str, ...], deadline: Deadline) -> Optional[Embeddings]:
         """The embeddings (n, width) of one pass, by side; None where, by its speed so far, it would not end in time."""
@@ -90,11 +95,17 @@ class Embedder:
                 return None
             found = {side: laid_over(found[side], missing, computed[side]) for side in sides}
             for side in sides if self.known and self.same_kind(spec) else ():
-                self.known.keep(spec, side, self.pixels, found[side])
+                self.keep(spec, side, found[side])
         self.cached += old
         for side in sides:
             self.seconds.setdefault(spec.name, {})[f"{side}_seconds"] = (self.forward.seconds - before) / len(sides)
         return found
+
+    def keep(self, spec: recipe.Spec, side: str, embeddings: np.ndarray) -> None:
+        try:
+            self.known.keep(spec, side, self.pixels, embeddings)
+        except MemoryError as error:
+            print(f"warning: {spec.name}: nothing is kept for the next time: {told(error)}", file=sys.stderr)
 
     def computed(self, spec: recipe.Spec, sides: Tuple[str, ...], rows: np.ndarray, deadline: Deadline) -> Optional[Embeddings]:
         """The embeddings (len(rows), width) of some photographs, by side; None as for `one`.
@@ -141,6 +152,15 @@ def laid_over(embeddings: Optional[np.ndarray], rows: np.ndarray, new: np.ndarra
     return embeddings
 
 
+def without_broken(embeddings: np.ndarray, spec: recipe.Spec, side: str, complaints: Complaints) -> None:
+    """Makes rows (n, width) of a model's side that are not finite zero, and complains of them."""
+    broken = ~np.isfinite(embeddings).all(axis=1)
+    if broken.any():
+        name = spec.name + ", mirror images" * (side == "mirror")
+        complaints.add(f"{name}: {broken.sum()} of {len(broken)} embeddings are not finite; they are ranked as like nothing")
+        embeddings[broken] = 0
+
+
 def run_through(engine, photographs: np.ndarray, sides: Tuple[str, ...]) -> Iterable[np.ndarray]:
     """The embeddings (b, width) of each side; of both by the same batches where the engine can."""
     if len(sides) == 2 and hasattr(engine, "both"):
@@ -153,12 +173,16 @@ def embed(pixels: Pixels, specs: List[recipe.Spec], engine_of, image_ids: np.nda
     return Embedder(pixels, engine_of, known).all(specs, image_ids)
 
 
+def file_of(spec: recipe.Spec, output: Path, shard: Optional[shards.Shard]) -> Path:
+    return output / f"{shard.of(spec.name) if shard else spec.name}.npz"
+
+
 def save(embeddings: Dict[str, Embeddings], specs: List[recipe.Spec], output: Path, shard: Optional[shards.Shard] = None) -> Path:
     """Writes MODEL.npz, or that of a shard, and MODEL.json of each model; without mirror images `mirror` is zeros."""
     for spec in specs:
         arrays = {"mirror": np.zeros_like(embeddings[spec.name]["plain"]), **embeddings[spec.name]}
         write_json(recipe.plain(spec), output / f"{spec.name}.json")
-        write_arrays(output / f"{shard.of(spec.name) if shard else spec.name}.npz", **{name: arrays[name] for name in ("image_id", "plain", "mirror")})
+        write_arrays(file_of(spec, output, shard), **{name: arrays[name] for name in ("image_id", "plain", "mirror")})
     return output
 
 
@@ -178,17 +202,28 @@ def main() -> None:
     parser.add_argument("--workers", type=natural, help="threads that decode (default: one a core, at most 8)")
     parser.add_argument("--no-cache", action="store_true", help="compute everything, and keep no embeddings for the next time")
     args = parser.parse_args()
-    specs, table = recipe.specs(args.weights), images.listed(args.data)
+    specs = recipe.specs(args.weights)
+    with alone(*(file_of(spec, args.output, args.shard) for spec in specs)):
+        for path in filter(None, (args.output / "MODEL.npz", args.timings)):
+            check_room(path)
+        table, embedder = embedded(specs, args)
+        if args.timings:
+            write_json({"embed_seconds": time.perf_counter() - started, **embedder.timings()}, args.timings)
+    print(f"{args.output}: {len(table)} photographs embedded by {len(specs)} models")
+
+
+def embedded(specs: List[recipe.Spec], args: argparse.Namespace) -> Tuple[pd.DataFrame, Embedder]:
+    """Writes the embeddings that the arguments ask for: their photographs and what ran the models."""
+    table = images.listed(args.data)
     table = table.iloc[args.shard.rows() if args.shard else slice(None)].reset_index(drop=True)
     device = chosen(args.device)
     kind = engines.chosen(args.engine, device)
     photographs = Pixels(table, args.data, views(specs), decoders() if args.workers is None else args.workers)
     embedder = Embedder(photographs, Engines(args.weights, device, kind), None if args.no_cache else Known(args.weights, device, kind))
-    save(embedder.all(specs, table.image_id.to_numpy(str)), specs, args.output, args.shard)
-    if args.timings:
-        write_json({"embed_seconds": time.perf_counter() - started, **embedder.timings()}, args.timings)
-    print(f"{args.output}: {len(table)} photographs embedded by {len(specs)} models")
+    for spec in specs:  # each is on the disk before the next one begins
+        save(embedder.all([spec], table.image_id.to_numpy(str)), [spec], args.output, args.shard)
+    return table, embedder
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, relief="lower --workers, or embed in parts with --shard")

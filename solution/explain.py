@@ -9,18 +9,16 @@ An earlier EXPLAIN is replaced as a whole; a photograph that cannot be read is t
 """
 
 import argparse
-import contextlib
 import os
-import shutil
 from pathlib import Path
-from typing import Iterator, List, Tuple
+from typing import List, Tuple
 
 import numpy as np
 import pandas as pd
 
 from solution import embed, images, recipe
 from solution.device import chosen, default_workers
-from solution.files import Complaints, InputError, natural, part, progress, run, write_table
+from solution.files import Complaints, InputError, natural, progress, run, whole_directory, write_table
 from solution.overlay import Heats, draw
 from solution.pairs import Candidates, Wish, of_names, of_ranking
 
@@ -57,27 +55,6 @@ def best_of_each(table: pd.DataFrame, unreadable: List[Tuple[int, str]], complai
     return np.sort(table.groupby(["query_id", "place"]).similarity.idxmax().to_numpy())
 
 
-@contextlib.contextmanager
-def replacing(output: Path) -> Iterator[Path]:
-    """A folder beside `output` to fill; when the block ends well it takes the place of `output`, which may be an earlier explanation.
-
-    InputError where something else is there.
-    """
-    if os.path.lexists(output) and not explains(output):
-        raise InputError(f"{output}: is there already and is no explanation; remove it or choose another --output")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    beside, earlier = part(output), part(output).with_suffix(".earlier")
-    try:
-        beside.mkdir()
-        yield beside
-        if output.is_dir():
-            os.rename(output, earlier)
-        os.rename(beside, output)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(earlier, ignore_errors=True)
-
-
 def explains(folder: Path) -> bool:
     """Whether the folder holds what this command writes and nothing else."""
     names = {path.name for path in folder.iterdir()} if folder.is_dir() and not folder.is_symlink() else set()
@@ -102,7 +79,9 @@ def explain(args: argparse.Namespace) -> str:
     """Writes the explanation; returns what to say of it."""
     complaints = Complaints(strict=False)
     candidates = asked_for(args, complaints)
-    with replacing(args.output) as folder:
+    if os.path.lexists(args.output) and not explains(args.output):
+        raise InputError(f"{args.output}: is there already and is no explanation; remove it or choose another --output")
+    with whole_directory(args.output, replace=True) as folder:
         from solution.heat import Heat
 
         device = chosen(args.device)
@@ -142,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, relief="lower --workers or --pairs")

@@ -1,9 +1,7 @@
 """The training of one model: its steps, its checkpoints, and the loop."""
 
-import contextlib
 import csv
 import json
-import math
 import os
 import resource
 import sys
@@ -21,13 +19,14 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader
 
-from solution import gallery, models, recipe, schedule
+from solution import checkpoints, gallery, models, recipe, schedule, sound
 from solution.batches import Augmented, Batches, TrainingSet
-from solution.files import Failure, InputError, arrays, progress, whole, write_arrays
+from solution.files import Failure, InputError, arrays, check_room, progress, whole, write_arrays
 from solution.losses import Objective
 from solution.weights import load_pretrained
 
 CHECK_STEPS = 20  # between looks at the loss, each of which waits for the GPU
+CHECKPOINT_SECONDS = 600.0  # that a kill costs at most, where an epoch takes longer
 
 
 class Trainee(nn.Module):
@@ -87,6 +86,8 @@ class Fitting:
         torch.manual_seed(seed)
         self.trainee = Trainee(spec, training).to(memory_format=torch.channels_last)
         self.source = load_pretrained(self.trainee.model, spec.model)
+        if not sound.finite(self.trainee.state_dict().values()):
+            raise InputError(f"{spec.name}: model.pretrained {spec.model.pretrained}: holds weights that are no numbers; take others")
         model = self.trainee.model
         self.module, self.optimiser = self.fabric.setup(self.trainee, schedule.optimiser_for(model.backbone, [model.necks, self.trainee.objective], spec.train))
         self.batches = Batches(training.all_labels, spec.train, seed, self.fabric.global_rank, self.fabric.world_size)
@@ -94,7 +95,10 @@ class Fitting:
             raise InputError(f"{spec.name}: train.batch_size {spec.train.batch_size} is more than the {len(training.labels)} labelled images")
         if spec.train.batch_size % self.fabric.world_size:
             raise InputError(f"{spec.name}: train.batch_size {spec.train.batch_size} does not divide among {self.fabric.world_size} processes")
+        if spec.train.batch_size < 2 * self.fabric.world_size:
+            raise InputError(f"{spec.name}: train.batch_size {spec.train.batch_size} leaves each of {self.fabric.world_size} processes one image, and batch normalisation needs two; take more, or fewer processes")
         self.training, self.workers = training, workers
+        self.room: Optional[Path] = None  # the folder of the checkpoints, once it was tried
 
     @cached_property
     def loader(self) -> DataLoader:
@@ -110,21 +114,29 @@ class Fitting:
                 return False
             if validate:
                 self.progress.log[-1].update(self.on_first(lambda: validate(self.trainee.model)))
-            self.say()
             self.save_checkpoint()
+            self.say()
+        if self.spec.train.all_epochs and not self.optimiser.optimizer.state:
+            raise Failure(f"{self.spec.name}: every step of {self.spec.train.all_epochs} epochs overflowed half precision, so nothing was learned; train with train.precision bf16 or fp32")
         return True
 
     def epoch(self, stop: Callable[[], bool]) -> bool:
-        """One epoch, or what is left of it; False where it was stopped between two steps."""
+        """One epoch, or what is left of it, with checkpoints in between where it is long; False where it was stopped between two steps."""
         now, started = self.progress, time.perf_counter() - self.progress.seconds
         self.batches.epoch, self.batches.step = now.epoch, now.step
         schedule.freeze(self.trainee.model.backbone, now.epoch < self.spec.train.frozen_epochs)
         self.module.train()
         total = torch.tensor(now.loss, device=self.fabric.device, dtype=torch.float64)
+        due = time.monotonic() + CHECKPOINT_SECONDS
         for batch in progress(self.loader, f"{self.spec.name}: epoch {now.epoch + 1}"):
-            if self.on_first(stop):
+            stopped, late = self.on_first(lambda: (stop(), time.monotonic() >= due))
+            if stopped or late:
                 now.loss, now.seconds = self.checked(total), time.perf_counter() - started
+            if stopped:
                 return False
+            if late:
+                self.save_checkpoint()
+                due = time.monotonic() + CHECKPOINT_SECONDS
             total += self.step(*batch)
             now.step += 1
             if now.step % CHECK_STEPS == 0:
@@ -152,11 +164,12 @@ class Fitting:
         return loss.detach()
 
     def checked(self, total: torch.Tensor) -> float:
-        """The summed loss, averaged over the processes; Failure where it, or a weight after the last step, is no longer a number."""
+        """The summed loss, averaged over the processes; Failure where it, or what a checkpoint holds after the last step, is no longer a number,
+        or where nothing is learned any more."""
         loss = float(self.fabric.all_reduce(total, reduce_op="mean"))
-        if not (math.isfinite(loss) and all(tensor.isfinite().all() for tensor in self.trainee.state_dict().values())):
-            what = "weights are no longer numbers" if math.isfinite(loss) else f"the loss is {loss}"
-            raise Failure(f"{self.spec.name}: {what} in epoch {self.progress.epoch + 1}; lower train.learning_rate, or train with train.precision bf16 or fp32")
+        trouble = sound.trouble(loss, self.trainee.state_dict().values(), self.optimiser.optimizer, self.scaler)
+        if trouble:
+            raise Failure(f"{self.spec.name}: {trouble} in epoch {self.progress.epoch + 1}; lower train.learning_rate, or train with train.precision bf16 or fp32")
         return loss
 
     def on_first(self, answer: Callable):
@@ -173,9 +186,19 @@ class Fitting:
     def scaler(self) -> Optional[torch.amp.GradScaler]:
         return getattr(self.fabric._precision, "scaler", None)
 
+    def check_room(self, weights: Path) -> None:
+        """OSError where the checkpoints, two at a time, or the finished model would find no room: before the first step, not after an epoch."""
+        size = sum(tensor.nbytes for tensor in self.trainee.state_dict().values())
+        if self.progress.epoch < self.spec.train.all_epochs:
+            check_room(self.checkpoint, 3 * size * (1 if self.checkpoint.is_file() else 2))  # Adam keeps two more numbers for each weight
+            self.room = self.checkpoint.parent
+        check_room(weights / f"{self.spec.name}.npz", size)
+
     def save_checkpoint(self) -> None:
         """Everything to go on from here to the same bytes, in one file of plain arrays."""
         if self.fabric.global_rank == 0:
+            if self.room and not self.room.is_dir():
+                raise Failure(f"{self.room}: is no longer there; was its disk taken away? With it back, the same command with --resume goes on")
             state = {f"trainee/{name}": tensor.cpu().numpy() for name, tensor in self.trainee.state_dict().items()}
             for number, values in self.optimiser.optimizer.state_dict()["state"].items():
                 state.update({f"optimiser/{number}/{name}": tensor.cpu().numpy() for name, tensor in values.items()})
@@ -212,9 +235,7 @@ class Fitting:
                 values = (tensor.detach().cpu().numpy()[: len(known)] for tensor in (linear.weight, linear.bias))
                 gallery.write_classifier(gallery.Classifier(known, *values), weights, self.spec.name)
             models.save(self.trainee.model, self.spec, weights)
-            self.checkpoint.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it still holds checkpoints of other models, or was never made
-                self.checkpoint.parent.rmdir()
+            checkpoints.drop(self.checkpoint)
         self.fabric.barrier()
 
 

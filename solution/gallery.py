@@ -37,11 +37,29 @@ def read(weights: Path, names: List[str]) -> Gallery:
     tables = {name: arrays(weights / "gallery" / f"{name}.npz", ("image_id", "whale_id", "digest", "embedding")) for name in names}
     first = tables[names[0]]
     for name, table in tables.items():
+        check_lists(weights / "gallery" / f"{name}.npz", table, "image_id", "whale_id", "digest")
         if not all(np.array_equal(table[key], first[key]) for key in ("image_id", "whale_id", "digest")):
             raise InputError(f"{weights}/gallery/{name}.npz: its photographs are not those of {names[0]}; train the models on one data directory")
         if table["embedding"].ndim != 2 or not len(table["embedding"]) == len(table["image_id"]) == len(table["whale_id"]) == len(table["digest"]):
             raise InputError(f"{weights}/gallery/{name}.npz: needs image_id, whale_id and digest (m) and embedding (m, d)")
+        if not finite(table["embedding"]):
+            raise InputError(f"{weights}/gallery/{name}.npz: array embedding holds what is no finite number; train the models again")
     return Gallery(first["image_id"], first["whale_id"], first["digest"], {name: rank.to_unit_length(table["embedding"].astype(np.float32)) for name, table in tables.items()})
+
+
+def check_lists(path: Path, table: Dict[str, np.ndarray], *keys: str) -> None:
+    """InputError where ids are no lists of text, or an individual's could not stand in a submission."""
+    for key in keys:
+        if table[key].ndim != 1 or table[key].dtype.kind != "U":
+            raise InputError(f"{path}: array {key} is no list of text; train the model again")
+    for whale_id in np.unique(table["whale_id"]).tolist():
+        if whale_id in UNKNOWN or whale_id and whale_id.split() != [whale_id] or not whale_id.isprintable():
+            raise InputError(f"{path}: whale_id {whale_id[:100]!r} is no name that can stand in a submission; train the model again")
+
+
+def finite(values: np.ndarray) -> bool:
+    """Whether all are numbers that float32 holds."""
+    return values.dtype.kind == "f" and bool((np.abs(values) < np.finfo(np.float32).max).all())
 
 
 def write(gallery: Gallery, weights: Path) -> Path:
@@ -76,8 +94,8 @@ def with_digests(table: pd.DataFrame) -> pd.DataFrame:
 def digest(path: str, box: str) -> str:
     """What a photograph's bytes and its box are known by; none where the file cannot be read."""
     try:
-        return hashlib.sha256(Path(path).read_bytes() + box.encode()).hexdigest()[:32]
-    except OSError:
+        return hashlib.sha256(images.content(path) + box.encode()).hexdigest()[:32]
+    except InputError:
         return ""
 
 
@@ -91,10 +109,18 @@ def enlarged(gallery: Gallery, table: pd.DataFrame, embeddings: Dict[str, np.nda
     """The gallery with a `labelled` table: what it holds already takes the table's label, the rest is added with `embeddings` (n, d)
     by model, a row for each photograph that is `unseen`."""
     new = table[unseen(table, gallery)]
+    for name, rows in embeddings.items():
+        check_width(name, gallery.embeddings[name], rows)
     told = dict(zip(zip(table.image_id, table.digest), table.whale_id))
     whale_id = [told.get((image_id, digest), whale) for image_id, digest, whale in zip(gallery.image_id, gallery.digest, gallery.whale_id)]
     columns = [np.concatenate([np.asarray(old, object), added.to_numpy(object)]) for old, added in ((gallery.image_id, new.image_id), (whale_id, new.whale_id), (gallery.digest, new.digest))]
     return Gallery(*columns, {name: np.concatenate([gallery.embeddings[name], rows]) for name, rows in embeddings.items()} if len(new) else gallery.embeddings)
+
+
+def check_width(name: str, held: np.ndarray, rows: np.ndarray) -> None:
+    """InputError where the rows that a gallery holds are not as long as those that its model gives."""
+    if held.shape[1] != rows.shape[1]:
+        raise InputError(f"gallery/{name}.npz: embeddings of {held.shape[1]} numbers, the model gives {rows.shape[1]}; was it made with other weights?")
 
 
 @dataclass(frozen=True)
@@ -115,8 +141,11 @@ def read_classifier(weights: Path, spec: recipe.Spec) -> Optional[Classifier]:
         return None
     path = weights / "classifier" / f"{spec.name}.npz"
     found = arrays(path, ("whale_id", "weight", "bias"))
-    if found["weight"].ndim != 2 or not len(found["weight"]) == len(found["bias"]) == len(found["whale_id"]):
+    check_lists(path, found, "whale_id")
+    if found["weight"].ndim != 2 or not found["bias"].shape == found["whale_id"].shape == found["weight"].shape[:1] or "" in found["whale_id"]:
         raise InputError(f"{path}: needs whale_id (k), weight (k, width) and bias (k)")
+    if not (finite(found["weight"]) and finite(found["bias"])):
+        raise InputError(f"{path}: array weight or bias holds what is no finite number; train the model again")
     return Classifier(found["whale_id"], found["weight"].astype(np.float32), found["bias"].astype(np.float32))
 
 

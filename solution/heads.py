@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from solution import recipe
+from solution.files import InputError
 
 
 def head_for(width: int, counts: torch.Tensor, head: recipe.Head) -> nn.Module:
@@ -17,11 +18,15 @@ def head_for(width: int, counts: torch.Tensor, head: recipe.Head) -> nn.Module:
 
 
 def dynamic_margins(counts: torch.Tensor, head: recipe.Head) -> torch.Tensor:
-    """The margin of each class, m(n) = margin_scale * n ** margin_power + margin_offset, n its training images.
+    """The margin of each class, m(n) = margin_scale * n ** margin_power + margin_offset, n its training images, of which it counts one at least.
 
     Small classes are harder and get larger margins. Ha et al., Google Landmark Recognition 2020 Competition Third Place Solution.
+    InputError where a margin is no number.
     """
-    return head.margin_scale * counts.float() ** head.margin_power + head.margin_offset
+    margins = head.margin_scale * counts.float().clamp(min=1) ** head.margin_power + head.margin_offset
+    for count in counts[~margins.isfinite()][:1].tolist():
+        raise InputError(f"head.margin_scale, margin_power and margin_offset: the margin of a class of {count} images is beyond float32; bring them nearer to 0")
+    return margins
 
 
 class Linear(nn.Sequential):

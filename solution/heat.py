@@ -75,11 +75,11 @@ def look(model: models.EmbeddingModel, pixels: torch.Tensor, rows: torch.Tensor)
 
 def combined(joined: Sequence[Tuple]) -> torch.Tensor:
     """rank.combined for tensors: one row of unit length an image, from each model's recipe.Predict, plain and mirror embeddings."""
-    rows = []
+    rows, most = [], max(predict.weight for predict, *_ in joined)
     for predict, plain, *mirrored in joined:
         row = with_mirror(predict.mirror, plain, mirrored[0] if mirrored else None)
         row = torch.where(torch.isfinite(row).all(dim=1, keepdim=True), row, torch.zeros_like(row))
-        rows.append((functional.normalize(row) if predict.normalise else row) * predict.weight**0.5)
+        rows.append((functional.normalize(row) if predict.normalise else row) * (predict.weight / most) ** 0.5)
     return functional.normalize(torch.cat(rows, dim=1))
 
 
@@ -97,7 +97,7 @@ def similarity(rows: torch.Tensor) -> torch.Tensor:
 
 def layer_cam(maps: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
     """Activations and gradients (n, c, h, w) -> heat (n, h, w), never negative; the pooling does not see activations below 0."""
-    return torch.nan_to_num(maps.detach().clamp(min=0) * slopes.clamp(min=0)).sum(dim=1)
+    return torch.nan_to_num(maps.detach().clamp(min=0) * slopes.clamp(min=0), posinf=0.0).sum(dim=1)
 
 
 def spread(heat: torch.Tensor, side: int) -> torch.Tensor:

@@ -23,10 +23,12 @@ import numpy as np
 
 from solution import recipe
 from solution.files import InputError, read_json, run, write_json
+from solution.spec import heading
 
 TOP = 5  # answers a query
 BLOCK = 1024  # gallery images whose cosines with 8 times as many queries are held at once: 32 MiB
 ROWS = 256  # queries whose temporaries are held at once elsewhere
+LARGEST = 1e6  # number of an identification: no product of such and scores is beyond float32
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,16 @@ class Identification:
         for key in ("c1", "c2", "c3"):
             recipe.require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
         recipe.require(self.scale > 0, "scale", self.scale, "above 0")
+        for key in ("temperature", "theta_p", "theta_f", "c1", "c2", "c3", "scale", "bias"):
+            recipe.require(abs(getattr(self, key)) <= LARGEST, key, getattr(self, key), f"at most {LARGEST:g} from 0")
+        recipe.require(max(map(abs, self.nearest), default=0) <= LARGEST, "nearest", list(self.nearest), f"at most {LARGEST:g} from 0")
         recipe.require(self.n_queries >= 0, "n_queries", self.n_queries, "0 or more")
         recipe.require(self.ci95 is None or len(self.ci95) == 2, "ci95", self.ci95, "two numbers or null")
         recipe.require(len(self.nearest) == 2, "nearest", list(self.nearest), "two numbers")
         recipe.require(self.new_share is None or 0 <= self.new_share <= 1, "new_share", self.new_share, "a share between 0 and 1, or null")
-        recipe.require(len(self.columns) == 2, "columns", list(self.columns), "two names, of the image's and the label's column")
+        columns = len(set(self.columns)) == len(self.columns) == 2 and all(map(heading, self.columns)) and self.columns[0] not in ("Id", "probability")
+        recipe.require(columns, "columns", list(self.columns), "two names, of the image's and the label's column")
+        recipe.require(self.new.split() == [self.new] and heading(self.new), "new", self.new, "one word")
 
 
 def read(path: Path) -> Identification:
@@ -142,8 +149,8 @@ def best(scores: np.ndarray, top: int = TOP) -> np.ndarray:
 
 
 def lead(scores: np.ndarray) -> np.ndarray:
-    """By how much the best known individual is ahead of the new one, (q,) of merged scores (q, k + 1)."""
-    return scores[:, :-1].max(axis=1) - scores[:, -1]
+    """By how much the best known individual is ahead of the new one, (q,) of merged scores (q, k + 1); -inf where none is known."""
+    return scores[:, :-1].max(axis=1, initial=-np.inf) - scores[:, -1]
 
 
 def shift_for_share(leads: np.ndarray, share: float, groups: np.ndarray) -> np.ndarray:

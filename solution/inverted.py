@@ -45,7 +45,8 @@ class Lists:
 
     def __post_init__(self) -> None:
         for key in ("lists", "trained", "probes", "candidates"):
-            recipe.require(getattr(self, key) > 0, key, getattr(self, key), "above 0")
+            recipe.require(0 < getattr(self, key) < 1 << 31, key, getattr(self, key), "above 0, and of 32 bits")
+        recipe.require(self.candidates <= CANDIDATES[-1], "candidates", self.candidates, f"at most {CANDIDATES[-1]}")
 
 
 def library():

@@ -4,18 +4,16 @@ Reads EMBEDDINGS/MODEL.npz (and MODEL.json) as python -m solution.embed writes t
 images of 512 numbers, 4 GB, pass in blocks of 64 MiB. The blocks one below the other are rank.combined of the whole.
 """
 
-import contextlib
 import zipfile
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple
 
 import numpy as np
 
-from solution import rank, shards
+from solution import npz, rank, shards
 from solution.files import InputError
 
 BLOCK = 64 << 20  # bytes of rows that are held at once
-HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 PARTS = ("plain", "mirror")
 
 
@@ -75,9 +73,9 @@ def parts_of(directory: Path) -> List[Joined]:
 
 def opening(path: Path) -> Tuple[np.ndarray, List[int]]:
     """The image ids (n,) of a model's embeddings and, as a list, their width; InputError where they are not of its images."""
-    with opened(path) as file:
+    with npz.opened(path) as file:
         stream, shape, dtype = array(file, "image_id")
-        image_ids = np.frombuffer(stream.read(), dtype).reshape(shape)
+        image_ids = npz.checked(np.frombuffer(stream.read(), dtype).reshape(shape))
         shapes = [array(file, name)[1] for name in PARTS]
     if image_ids.ndim != 1 or shapes[0] != shapes[1] or len(shapes[0]) != 2 or shapes[0][0] != len(image_ids) or not shapes[0][1]:
         raise InputError(f"{path}: needs unique image_id (n), plain (n, d) and mirror (n, d)")
@@ -86,7 +84,7 @@ def opening(path: Path) -> Tuple[np.ndarray, List[int]]:
 
 def read(path: Path, size: int) -> Iterator[Dict[str, np.ndarray]]:
     """The plain and mirror embeddings of a model, `size` images at a time."""
-    with opened(path) as file:
+    with npz.opened(path) as file:
         parts = {name: array(file, name) for name in PARTS}
         count, width = parts["plain"][1]
         for start in range(0, count, size):
@@ -94,22 +92,12 @@ def read(path: Path, size: int) -> Iterator[Dict[str, np.ndarray]]:
             yield {name: np.frombuffer(stream.read(images * width * dtype.itemsize), dtype).reshape(images, width) for name, (stream, _, dtype) in parts.items()}
 
 
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """An npz file, whose arrays are read meanwhile."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            yield file
-    except Exception as error:  # zipfile, zlib and numpy each have kinds of their own for damaged bytes
-        raise InputError(f"{path}: not a readable npz of plain arrays: {error}") from None
-
-
 def array(file: zipfile.ZipFile, name: str) -> Tuple:
     """An array of an npz file: its stream, which stands before the first number, shape and dtype."""
-    if f"{name}.npy" not in file.namelist():
+    members = npz.members(file)
+    if name not in members:
         raise ValueError(f"array {name} is missing")
-    stream = file.open(f"{name}.npy")
-    shape, by_columns, dtype = HEADERS[np.lib.format.read_magic(stream)](stream)
-    if by_columns or dtype.kind not in "fUi":
+    stream, shape, by_columns, dtype = npz.header(file, members[name])
+    if by_columns or dtype.kind not in ("fUi" if name == "image_id" else "fi"):
         raise ValueError(f"array {name} is not text or numbers row by row")
     return stream, shape, dtype

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import List, NamedTuple, Optional
 
+from solution.errors import Busy, InputError
 from solution.files import whole
 
 DIGEST = 32  # bytes of a SHA-256, with which a kept file begins
@@ -32,13 +33,14 @@ def folder(room: str) -> Path:
 
 
 def read(room: str, key: str) -> Optional[bytes]:
-    """What is kept under that key; None where there is nothing, something damaged or too large, or what another user put there."""
+    """What is kept under that key; None where there is nothing, something damaged or too large, or what others put there or could change."""
     try:
         path = folder(room) / key
-        found = path.lstat()
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > LARGEST:
-            return None
-        content = path.read_bytes()
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:  # what is looked at is what is read
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & stat.S_IWOTH or found.st_size > LARGEST:
+                return None
+            content = file.read()
         os.utime(path)
     except (OSError, RuntimeError):  # RuntimeError: a user without a home
         return None
@@ -49,12 +51,14 @@ def read(room: str, key: str) -> Optional[bytes]:
 def keep(room: str, key: str, content: bytes, bounds: Bounds) -> None:
     """Keeps `content`, and removes from the room what is beyond its bounds."""
     try:
-        with whole(folder(room) / key) as beside:
+        with whole(folder(room) / key, wait=False) as beside:
             with open(beside, "wb") as file:
                 file.write(digest(key, content))
                 file.write(content)
         tidy(room, bounds)
-    except (OSError, RuntimeError) as error:
+    except Busy:
+        pass  # another process keeps the same just now
+    except (InputError, OSError, RuntimeError) as error:
         print(f"warning: {room}: nothing is kept for the next time: {error}", file=sys.stderr)
 
 

@@ -72,12 +72,12 @@ class Known:
         kept.keep(ROOM, self.key(spec, side), content.getvalue(), BOUNDS)
 
     def read(self, spec: recipe.Spec, side: str) -> Optional[Rows]:
-        content = kept.read(ROOM, self.key(spec, side))
-        if content is None:
-            return None
         try:
+            content = kept.read(ROOM, self.key(spec, side))
+            if content is None:
+                return None
             rows = Rows(**arrays(io.BytesIO(content)))
-        except (InputError, TypeError):
+        except (InputError, TypeError, MemoryError):
             return None
         fits = rows.digest.dtype == np.uint8 and rows.embedding.dtype == np.float32 and rows.digest.shape == (len(rows.embedding), kept.DIGEST)
         return rows if fits and rows.embedding.ndim == 2 and len(rows.digest) else None

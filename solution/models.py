@@ -112,15 +112,25 @@ def save(model: EmbeddingModel, spec: recipe.Spec, weights: Path) -> Path:
 
 def load(spec: recipe.Spec, weights: Path) -> EmbeddingModel:
     """The model with its weights, strictly: every array by name and shape. In evaluation mode."""
-    model = EmbeddingModel(spec.model)
     path = weights / f"{spec.name}.npz"
-    fill(model, arrays(path), path)
+    values = arrays(path)
+    if hasattr(torch.device, "__enter__"):  # PyTorch 2 lays a model out without memory, so that a spec cannot take more than its arrays have
+        with torch.device("meta"):
+            outline = EmbeddingModel(spec.model)
+        check(outline.state_dict(), values, path)
+    model = EmbeddingModel(spec.model)
+    fill(model, values, path)
     return model.eval()
 
 
 def fill(module: nn.Module, values: Dict[str, np.ndarray], path: Path) -> None:
     """Loads arrays into a module, strictly; half-precision arrays become the module's own type."""
-    wanted = module.state_dict()
+    check(module.state_dict(), values, path)
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in values.items()})
+
+
+def check(wanted: Dict[str, torch.Tensor], values: Dict[str, np.ndarray], path: Path) -> None:
+    """InputError where arrays are not the finite numbers, by name and shape, that a state dict holds."""
     for name in sorted(set(wanted) ^ set(values)):
         raise InputError(f"{path}: array {name} is {'missing' if name in wanted else 'not part of this model'}; was it trained with another spec?")
     for name, tensor in wanted.items():
@@ -128,4 +138,5 @@ def fill(module: nn.Module, values: Dict[str, np.ndarray], path: Path) -> None:
             raise InputError(f"{path}: array {name} holds {values[name].dtype}, not numbers")
         if tuple(tensor.shape) != values[name].shape:
             raise InputError(f"{path}: array {name} has shape {values[name].shape}, this model needs {tuple(tensor.shape)}")
-    module.load_state_dict({name: torch.from_numpy(array) for name, array in values.items()})
+        if not torch.from_numpy(values[name]).to(tensor.dtype).isfinite().all():
+            raise InputError(f"{path}: array {name} holds numbers that are not finite; train the model again")

@@ -3,6 +3,7 @@
 A model counts once all its passes over the photographs are done. `fallback` answers before any model.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Set, Tuple
@@ -31,8 +32,7 @@ class Evidence:
         """(q, k + 1): the models' mean of (2 - d) / 2, unknown individuals in the last column."""
         parts = [gallery.unit_rows(spec, queries[spec.name]) for spec in self.specs]
         for spec, rows in zip(self.specs, parts):
-            if rows.shape[1] != self.gallery.embeddings[spec.name].shape[1]:
-                raise InputError(f"gallery/{spec.name}.npz: embeddings of {self.gallery.embeddings[spec.name].shape[1]} numbers, the model gives {rows.shape[1]}; was it made with other weights?")
+            gallery.check_width(spec.name, self.gallery.embeddings[spec.name], rows)
         return sum(weight * identify.similarities(rows, self.gallery.embeddings[spec.name], self.column, len(self.individuals))
                    for weight, spec, rows in zip(self.weights.astype(np.float32), self.specs, parts))
 
@@ -62,6 +62,8 @@ class Naming:
         self.weights, self.asked = weights, asked
         self.identification = identify.read(weights / "identify.json")
         self.known = gallery.read(weights, [spec.name for spec in specs])
+        if self.identification.new in self.known.whale_id:
+            raise InputError(f"{weights}/identify.json: new is {self.identification.new!r}, which is an individual of the gallery; train the models again")
         self.further = gallery.labelled(further, complaints) if further else None
         new = [] if self.further is None else [self.further[gallery.unseen(self.further, self.known)]]
         self.table = pd.concat([asked, *new], ignore_index=True).fillna("")
@@ -117,7 +119,7 @@ class Naming:
 
     def submission(self, names: np.ndarray) -> pd.DataFrame:
         """Names (q, 5) as the competition's two columns."""
-        images = self.asked.path.str.replace(r"^.*[/\\]", "", regex=True)
+        images = self.asked.path.map(os.path.basename)
         return pd.DataFrame(dict(zip(self.identification.columns, (images, pd.Series(list(map(" ".join, names)), self.asked.index)))))
 
     def chances(self, names: np.ndarray, chance: np.ndarray) -> pd.DataFrame:
@@ -161,7 +163,8 @@ class Seen:
 def chances_of_ranking(submission: pd.DataFrame, image_of: pd.Series, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings], identification: identify.Identification) -> pd.DataFrame:
     """The chance that a query's whale is not in its database, by the best row of each query: query_id, Id, probability.
 
-    `image_of`: the photograph of each query_id. The similarity is the models' mean of (2 - d) / 2, as the chance was fitted.
+    `image_of`: the photograph of each query_id. The similarity is the models' mean of (2 - d) / 2, as the chance was fitted. Of a query
+    whose database holds no other photograph it is certain.
     """
     first = submission.drop_duplicates("query_id")
     row = pd.Series(np.arange(len(embeddings[specs[0].name]["image_id"])), embeddings[specs[0].name]["image_id"])
@@ -172,4 +175,6 @@ def chances_of_ranking(submission: pd.DataFrame, image_of: pd.Series, specs: Lis
         rows = gallery.unit_rows(spec, embeddings[spec.name])
         cosine = np.einsum("ij,ij->i", rows[query], rows[match])
         similarity += spec.predict.weight / total * (1 - np.sqrt(2 - 2 * cosine.clip(-1, 1)) / 2)
-    return pd.DataFrame({"query_id": first.query_id.to_numpy(), "Id": identification.new, "probability": identify.chance_new_of_best(similarity, identification)})
+    chance = pd.Series(identify.chance_new_of_best(similarity, identification), first.query_id.to_numpy())
+    queries = [*chance.index, *image_of.index.difference(chance.index, sort=False)]
+    return pd.DataFrame({"query_id": queries, "Id": identification.new, "probability": chance.reindex(queries, fill_value=1.0).to_numpy()})

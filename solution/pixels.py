@@ -13,7 +13,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 import numpy as np
 import pandas as pd
@@ -64,7 +64,10 @@ class Pixels:
         self.decoded = np.zeros(len(table), bool)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self.kept = len(table) * sum(view.size**2 * 3 for view in views) <= min(HELD_BYTES, memory // 2)
-        self.held = {view: np.empty((len(table) if self.kept else BATCH, view.size, view.size, 3), np.uint8) for view in views}
+        try:
+            self.held = room(views, len(table) if self.kept else BATCH)
+        except MemoryError:  # this process may use less than the machine has
+            self.kept, self.held = False, room(views, BATCH)
         self.waiting = Stopwatch()  # for threads that decode beside the models, or for the decoding itself
         self.pool = ThreadPoolExecutor(workers) if workers else None
 
@@ -107,6 +110,10 @@ class Pixels:
             return Decoded(self.photographs.squares(row, images.opened(content, path)), self.digest(row, content), "")
         except InputError as error:
             return Decoded([], b"", str(error))
+        except MemoryError:
+            if self.complaints.strict:
+                raise
+            return Decoded([], b"", f"{path}: no memory to read it")
 
     def hold(self, row: int, place: int, photograph: Decoded) -> None:
         """Keeps what a row was decoded to; one that cannot be read is black, and told once."""
@@ -128,8 +135,12 @@ class Pixels:
     def read_digest(self, row: int) -> bytes:
         try:
             return self.digest(row, images.content(self.photographs.paths[row]))
-        except InputError:
+        except (InputError, MemoryError):
             return b""
 
     def digest(self, row: int, content: bytes) -> bytes:
         return hashlib.sha256(hashlib.sha256(content).digest() + repr(self.photographs.boxes[row]).encode()).digest()
+
+
+def room(views: List[View], count: int) -> Dict[View, np.ndarray]:
+    return {view: np.empty((count, view.size, view.size, 3), np.uint8) for view in views}

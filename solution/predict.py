@@ -6,7 +6,10 @@ Reads the photographs and tables of DATA and the models of WEIGHTS. Where DATA h
 database and writes query_id,database_image_id,score, at most 20 rows a query. Where it has none, WEIGHTS must have an identify.json:
 five names for every photograph, as Image,Id. The file is complete from the first second on, without any model, and is replaced by
 a better one after every model; under a time limit rankings are so first over the images, then over their mirror images. What was
-computed before is taken from the cache, unless --no-cache. A photograph that cannot be read, and whatever else is wrong with single rows, is told and passed over; --strict stops there.
+computed before is taken from the cache, unless --no-cache. A photograph that cannot be read, and whatever else is wrong with single rows, is
+told and passed over; --strict stops there. A file that cannot be written at all is told before the work. Later, a model that finds no
+memory, or no room on the disk for its answers, is told and costs itself alone: the best submission so far stands and the exit status is 0
+once a model is in it; so does what --embeddings, --timings and --probabilities find no room for.
 """
 
 import argparse
@@ -17,14 +20,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Dict, List, Optional, Set, Tuple, Union
 
-import numpy as np
 import pandas as pd
 
 from solution import STARTED, embed, engines, identify, images, naming, rank, recipe, scenarios
 from solution.deadline import Deadline
 from solution.device import chosen, decoders
-from solution.files import Complaints, Failure, InputError, natural, part, run, seconds, write_json, write_table
+from solution.files import Complaints, Failure, InputError, alone, check_room, natural, run, seconds, write_json, write_table
 from solution.known import Known
+from solution.locks import release_all
 
 
 class Ranking:
@@ -89,8 +92,14 @@ class Submission:
             submission, probabilities = self.asked.answers(used, self.embeddings, self.unreadable)
         with self.writing:
             write_table(submission, self.output)
+            self.stands(used)
+            if self.probabilities:
+                self.probabilities.unlink(missing_ok=True)  # of the file before, which they would outlive where there is no room for new ones
             if self.probabilities and probabilities is not None:
                 write_table(probabilities, self.probabilities)
+
+    def stands(self, used: List[recipe.Spec]) -> None:
+        """What is told of the file from now on."""
         lacking = [spec for spec in used if spec.predict.mirror != "off" and "mirror" not in self.embeddings[spec.name]]
         self.state = self.asked.trained + ", ".join(spec.name + " (no mirror images)" * (spec in lacking) for spec in used)
         self.status = 0
@@ -99,7 +108,7 @@ class Submission:
         """What happens when the time is up: the file stands as it is, and the process ends at once with all its threads."""
         try:
             print(f"time is up; {self.output} {self.state}", file=sys.stderr, flush=True)
-            part(self.output).unlink(missing_ok=True)
+            release_all()
         finally:
             os._exit(self.status)
 
@@ -125,27 +134,39 @@ def predict(args: argparse.Namespace, started: Optional[float] = None) -> None:
     """`started`: when the time limit began, by time.monotonic(); by default now."""
     start, deadline, complaints = time.perf_counter(), Deadline(args.time_limit, started), Complaints(args.strict)
     asked = asked_of(args, complaints)
+    for path in filter(None, (args.output, args.probabilities, args.timings, args.embeddings and args.embeddings / "MODEL.npz")):
+        check_room(path)
     submission = Submission(args.output, args.probabilities, asked)
-    if args.probabilities:
-        args.probabilities.unlink(missing_ok=True)  # those of an earlier run would be taken for this one's
     if not args.strict:
         submission.begin()
+    if args.probabilities:
+        args.probabilities.unlink(missing_ok=True)  # those of an earlier run would be taken for this one's
     deadline.guard(submission.end)
+    try:
+        specs, embedder = improved(submission, args, deadline, complaints)
+        if args.embeddings:
+            with complaints.passing_over("--embeddings"):
+                embed.save(submission.embeddings, [spec for spec in specs if spec.name in submission.embeddings], args.embeddings)
+        if args.timings:
+            with complaints.passing_over("--timings"):
+                write_json(timings(time.perf_counter() - start, submission, embedder), args.timings)
+        print(f"{args.output}: {asked.count} queries, {len(asked.table)} photographs, {complaints.count} warnings; {submission.state}")
+    finally:
+        deadline.release()
+
+
+def improved(submission: Submission, args: argparse.Namespace, deadline: Deadline, complaints: Complaints) -> Tuple[List[recipe.Spec], embed.Embedder]:
+    """Has every model answer that fits into the time: the models and what ran them; Failure where none could."""
     specs = recipe.specs(args.weights, complaints)
     device = chosen(args.device, complaints)
     kind = engines.chosen(args.engine, device, args.time_limit, complaints)
-    pixels = embed.Pixels(asked.table, args.data, embed.views(specs), decoders() if args.workers is None else args.workers, complaints)
+    pixels = embed.Pixels(submission.asked.table, args.data, embed.views(specs), decoders() if args.workers is None else args.workers, complaints)
     submission.unreadable = pixels.told
     embedder = embed.Embedder(pixels, embed.Engines(args.weights, device, kind, complaints), None if args.no_cache else Known(args.weights, device, kind))
-    improve(submission, asked.passes(specs, joint=args.time_limit is None), embedder, deadline, complaints)
+    improve(submission, submission.asked.passes(specs, joint=args.time_limit is None), embedder, deadline, complaints)
     if not submission.status == 0:
         raise Failure(f"no model got in; {args.output} {submission.state}")
-    if args.embeddings:
-        embed.save(submission.embeddings, [spec for spec in specs if spec.name in submission.embeddings], args.embeddings)
-    if args.timings:
-        write_json(timings(time.perf_counter() - start, submission, embedder), args.timings)
-    print(f"{args.output}: {asked.count} queries, {len(asked.table)} photographs, {complaints.count} warnings; {submission.state}")
-    deadline.release()
+    return specs, embedder
 
 
 def improve(submission: Submission, passes: List[embed.Pass], embedder: embed.Embedder, deadline: Deadline, complaints: Complaints) -> None:
@@ -155,27 +176,17 @@ def improve(submission: Submission, passes: List[embed.Pass], embedder: embed.Em
         if sides == ("mirror",) and spec.name not in submission.embeddings:
             continue
         name = spec.name + ", mirror images" * (sides == ("mirror",))
-        try:
+        with complaints.passing_over(f"{name}: left out"):
             embeddings = embedder.one(spec, sides, deadline)
-        except (InputError, RuntimeError) as error:  # a damaged file, or a device that gives up: the other models go on
-            complaints.add(str(error) if complaints.strict else f"{name}: left out: {error}")
-            continue
-        if embeddings is None:
-            print(f"{name}: left out, would not end within the time limit", file=sys.stderr)
-            continue
-        for side in sides:
-            without_broken(embeddings[side], f"{spec.name}{', mirror images' * (side == 'mirror')}", complaints)
-        parts = submission.embeddings.setdefault(spec.name, {"image_id": submission.asked.table.image_id.to_numpy(str)})
-        parts.update(embeddings)
-        submission.improve(specs)
-
-
-def without_broken(embeddings: np.ndarray, name: str, complaints: Complaints) -> None:
-    """Makes rows (n, width) that are not finite zero, and complains of them."""
-    broken = ~np.isfinite(embeddings).all(axis=1)
-    if broken.any():
-        complaints.add(f"{name}: {broken.sum()} of {len(broken)} embeddings are not finite; they are ranked as like nothing")
-        embeddings[broken] = 0
+            if embeddings is None:
+                print(f"{name}: left out, would not end within the time limit", file=sys.stderr)
+                continue
+            for side in sides:
+                embed.without_broken(embeddings[side], spec, side, complaints)
+            parts = submission.embeddings.setdefault(spec.name, {"image_id": submission.asked.table.image_id.to_numpy(str)})
+            parts.update(embeddings)
+            with complaints.passing_over(f"{name}: not written"):
+                submission.improve(specs)
 
 
 def timings(took: float, submission: Submission, embedder: embed.Embedder) -> dict:
@@ -208,8 +219,10 @@ def main(argv: Optional[List[str]] = None, started: Optional[float] = None) -> N
     parser.add_argument("--engine", choices=["auto", *engines.KINDS], default="auto", help="what runs the models (default: onnx on a CPU where it is installed); onnx8: in 8 bits, see solution.quantize")
     parser.add_argument("--workers", type=natural, help="threads that decode (default: one a core, at most 8)")
     parser.add_argument("--no-cache", action="store_true", help="compute everything, and keep no embeddings for the next time")
-    predict(parser.parse_args(argv), started)
+    args = parser.parse_args(argv)
+    with alone(args.output):
+        predict(args, started)
 
 
 if __name__ == "__main__":
-    run(lambda: main(started=STARTED))
+    run(lambda: main(started=STARTED), relief="lower --workers")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from solution import images
-from solution.files import InputError, read_table, run, write_table
+from solution.files import InputError, read_table, run, whole_directory, write_table
 from solution.gallery import UNKNOWN
 
 
@@ -25,8 +25,11 @@ def confident(probabilities: Path, confidence: float) -> pd.Series:
     table["probability"] = pd.to_numeric(table.probability, errors="coerce")
     if not table.probability.between(0, 1).all():
         raise InputError(f"{probabilities}: line {int((~table.probability.between(0, 1)).to_numpy().argmax()) + 2}: probability is not a number between 0 and 1")
-    best = table.sort_values("probability", ascending=False, kind="stable").drop_duplicates(table.columns[0])
-    return best[~best.Id.isin(["", *UNKNOWN]) & (best.probability >= confidence)].set_index(table.columns[0]).Id.astype(object)
+    image = next((name for name in table.columns if name not in ("Id", "probability")), None)
+    if image is None:
+        raise InputError(f"{probabilities}: the column of the photographs' names is missing, such as Image")
+    best = table.sort_values("probability", ascending=False, kind="stable").drop_duplicates(image)
+    return best[~best.Id.isin(["", *UNKNOWN]) & (best.probability >= confidence)].set_index(image).Id.astype(object)
 
 
 def joined(data: Path, asked: Path, names: pd.Series) -> pd.DataFrame:
@@ -36,32 +39,33 @@ def joined(data: Path, asked: Path, names: pd.Series) -> pd.DataFrame:
     others = others.assign(whale_id=image.mask(image.duplicated()).map(names)).dropna(subset="whale_id")  # the first of a name is what was asked
     others["image_id"] = "pseudo-" + others.image_id
     both = pd.concat([labelled, others], ignore_index=True).fillna("")
+    twice = both.image_id.duplicated()
+    if twice.any():
+        raise InputError(f"{data}/metadata.csv: holds {both.image_id[twice].iloc[0]!r} already, as of an earlier round; join the photographs to what that one began with")
     missing = [path for path in both.path if not os.path.isfile(path)]
     if missing:
         raise InputError(f"{missing[0]}: no such image; metadata.csv names it")
-    inside = [os.path.relpath(path, os.path.realpath(data)) for path in labelled.path] + ["pseudo/" + os.path.basename(path) for path in others.path]
-    return both.assign(file=both.path, path=inside)
+    inside = [os.path.relpath(path, os.path.realpath(data)) for path in labelled.path]
+    named = ["pseudo/" + os.path.basename(path) for path in others.path]
+    taken = sorted(set(named) & set(inside))
+    if taken:
+        raise InputError(f"{data}/{taken[0]}: is in the way of a photograph of {asked}; join those to what an earlier round began with")
+    return both.assign(file=both.path, path=inside + named)
 
 
 def write(table: pd.DataFrame, output: Path) -> Path:
     """The data directory, which appears whole; InputError where there is one already."""
-    if output.exists():
-        raise InputError(f"--output: {output} is already there; remove it or choose another")
-    beside = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
+    with whole_directory(output) as beside:
         for source, path in zip(table.file, table.path):
             (beside / path).parent.mkdir(parents=True, exist_ok=True)
             link(source, beside / path)
         write_table(table.drop(columns="file"), beside / "metadata.csv")
-        os.replace(beside, output)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return output
 
 
 def link(source: str, target: Path) -> None:
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)
     except FileExistsError:
         pass  # several rows are boxes in one photograph
     except OSError:

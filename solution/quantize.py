@@ -17,8 +17,8 @@ from typing import Dict, List
 
 import numpy as np
 
-from solution import eight_bit, embed, engines, images, onnx_engine, recipe
-from solution.files import InputError, natural, progress, run, write_json
+from solution import eight_bit, embed, engines, images, onnx_engine, rank, recipe
+from solution.files import Complaints, InputError, alone, natural, progress, run, write_json
 from solution.onnx_engine import OnnxEngine
 
 LEAST = 1.1  # times as fast, below which rounding is not worth it
@@ -33,8 +33,13 @@ def sample(data: Path, specs: List[recipe.Spec], count: int, seed: int) -> Dict[
     if len(drawn) < 2:
         raise InputError(f"{data}/metadata.csv, --photographs {count}: makes {len(drawn)} to calibrate on; 2 are the least, 64 are good")
     table = table.iloc[drawn].reset_index(drop=True)
-    photographs = images.Photographs(table.path, views, images.boxes(table, data))
-    read = [photographs[number] for number in progress(range(len(table)), "photographs")]
+    photographs, complaints = images.Readable(table.path, views, images.boxes(table, data)), Complaints(strict=False)
+    found = [photographs[number] for number in progress(range(len(table)), "photographs")]
+    for problem in filter(None, (problem for _, problem in found)):
+        complaints.add(problem)
+    read = [squares for squares, problem in found if not problem]
+    if len(read) < 2:
+        raise InputError(f"{data}/metadata.csv: {len(read)} of {len(found)} photographs can be read; 2 are the least to calibrate on")
     return {view: np.stack(squares) for view, squares in zip(views, zip(*read))}
 
 
@@ -46,14 +51,15 @@ def calibrated(spec: recipe.Spec, weights: Path, photographs: np.ndarray) -> eig
     whole, short = onnx_engine.made(spec, weights), onnx_engine.made(spec, weights, ranges)
     change = np.abs(similarities(short(photographs)) - similarities(whole(photographs)))
     lowest, highest = zip(*ranges.values())
-    return eight_bit.Calibration(
+    with onnx_engine.failures():  # of ranges that are not finite
+        return eight_bit.Calibration(
         onnx_engine.key_of(spec, weights), eight_bit.processor(), len(photographs), faster(whole, short, photographs[:TIMED]),
         float(change.mean()), float(change.max()), tuple(ranges), lowest, highest)
 
 
 def similarities(embeddings: np.ndarray) -> np.ndarray:
     """Of all pairs of two rows."""
-    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    unit = rank.to_unit_length(embeddings.copy())
     return (unit @ unit.T)[np.triu_indices(len(unit), 1)]
 
 
@@ -99,8 +105,9 @@ def main() -> None:
         raise InputError(f"8 bits need ONNX Runtime: {reason}; {cure}")
     specs = recipe.specs(args.weights)
     photographs = sample(args.data, specs, args.photographs, args.seed)
-    for spec in specs:
-        print(f"{spec.name}: {decided(spec, args.weights, photographs[embed.view_of(spec)])}", flush=True)
+    with alone(*(eight_bit.path_of(spec, args.weights) for spec in specs)):
+        for spec in specs:
+            print(f"{spec.name}: {decided(spec, args.weights, photographs[embed.view_of(spec)])}", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,18 @@ A recipe file has `models` (name -> differences), optionally `shared` (differenc
 
 import dataclasses
 import difflib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union, get_type_hints
+from typing import Any, Dict, Hashable, List, Mapping, Optional, Tuple, Union, get_type_hints
 
 from solution.files import STRICT, Complaints, InputError, read_json, whole
 from solution.spec import Augment, Head, Identify, Model, Predict, Spec, Train, require  # others say recipe.Model
 
 RECIPES = Path(__file__).parent / "recipes"
+MOST_BYTES, MOST_NODES = 1 << 18, 10_000  # of a recipe file; of what it holds, an alias counting as often as it stands there
+NO_TEXT = re.compile("[\0\ud800-\udfff]")  # zero bytes and halves of a character, which YAML and JSON can escape
 PROTOCOLS = ("stratified", "encounter", "whale", "time", "identify")
 
 
@@ -52,6 +55,7 @@ def converted(value: Any, wanted: Any, key: str) -> Any:
     if wanted is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         value = number(value)  # YAML reads 5e-4 as text
     require(type(value) is wanted and (wanted is not float or abs(value) < float("inf")), key, value, {int: "a whole number", float: "a number", bool: "true or false"}.get(wanted, "text"))
+    require(wanted is not str or not NO_TEXT.search(value), key, value, "text that a file can hold")
     return value
 
 
@@ -99,7 +103,7 @@ def from_table(table: Any, name: str) -> Recipe:
 
 
 def named_spec(name: str, position: int, shared: Mapping, differences: Optional[Mapping]) -> Spec:
-    require(isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][\w-]*", name), "models", name, "a name of letters, digits, - and _ (it names files)")
+    require(isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][\w-]{0,49}", name), "models", name, "a name of at most 50 letters, digits, - and _ (it names files)")
     require(isinstance(differences or {}, Mapping), name, differences, "a table of differences")
     values = merged(shared, differences or {})
     for key in ("name", "position"):
@@ -116,29 +120,50 @@ def load(recipe: str) -> Recipe:
     import yaml
 
     path = Path(recipe) if recipe.endswith((".yaml", ".yml")) else RECIPES / f"{recipe}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):
         names = sorted(file.stem for file in RECIPES.glob("*.yaml"))
         raise InputError(f"no recipe {recipe!r}{nearest(recipe, names)}; there are {', '.join(names)}, or give the path of a .yaml file")
+    if path.stat().st_size > MOST_BYTES:
+        raise InputError(f"{path}: more than {MOST_BYTES >> 10} KiB are no recipe; take what is not needed out of it")
     try:
-        return from_table(yaml.load(path.read_text(), unique_keys(yaml.SafeLoader)), path.stem)
+        return from_table(yaml.load(path.read_text("utf-8"), careful(yaml.SafeLoader)), path.stem)
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply; a recipe has tables in tables in tables and no more") from None
+    except (ValueError, OverflowError) as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def unique_keys(loader: type) -> type:
-    """A YAML loader that refuses a key given twice, where YAML's own would drop the first without a word."""
+def careful(loader: type) -> type:
+    """A YAML loader that refuses a key given twice, where YAML's own would drop the first without a word, and aliases that make much of little."""
 
     class Loader(loader):
+        def get_single_node(self):
+            node = super().get_single_node()
+            if node is not None and nodes_of(node, {}) > MOST_NODES:
+                raise ValueError(f"more than {MOST_NODES} values, an alias (*name) counting as often as it stands there, are no recipe")
+            return node
+
         def construct_mapping(self, node, deep=False):
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            for key in keys:
-                if keys.count(key) > 1:
+            seen = set()
+            for key in (self.construct_object(key, deep=True) for key, _ in node.value):
+                if isinstance(key, Hashable) and key in seen:
                     raise ValueError(f"line {node.start_mark.line + 1}: {key} stands there twice")
+                seen.add(key if isinstance(key, Hashable) else None)
             return super().construct_mapping(node, deep)
 
     return Loader
+
+
+def nodes_of(node, known: Dict[int, int]) -> int:
+    """The values that a YAML node stands for, its own and those below, an alias counting each time; more than enough where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES + 1
+        parts = node.value if isinstance(node.value, list) else []
+        below = [part for entry in parts for part in (entry if isinstance(entry, tuple) else (entry,))]
+        known[id(node)] = 1 + sum(nodes_of(part, known) for part in below)
+    return known[id(node)]
 
 
 def save(recipe: Recipe, path: Path) -> Path:

@@ -1,5 +1,6 @@
 """What a scenario is: the queries it asks and the database it asks them of. Reads DATA/query_scenarios.csv and its files."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import List
@@ -7,7 +8,7 @@ from typing import List
 import numpy as np
 import pandas as pd
 
-from solution.files import STRICT, Complaints, InputError, read_table
+from solution.files import LONGEST_NAME, STRICT, Complaints, InputError, read_table
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,14 @@ def read(data: Path, complaints: Complaints = STRICT) -> List[Scenario]:
     Where the complaints are strict an InputError names a missing file or a repeated id; otherwise a scenario that cannot be
     read is left out, and of a repeated id the first counts.
     """
-    table = read_table(data / "query_scenarios.csv", ["scenario_id", "queries_path", "database_path"])
+    table = read_table(data / "query_scenarios.csv", ["scenario_id", "queries_path", "database_path"], complaints)
     if len(table) == 0:
         raise InputError(f"{data}/query_scenarios.csv: there is no scenario in it")
     found, taken = [], set()
     for scenario_id, queries_path, database_path in table[["scenario_id", "queries_path", "database_path"]].itertuples(index=False):
         try:
-            queries = read_table(inside(data, queries_path), ["query_id", "query_image_id"])
-            database = read_table(inside(data, database_path), ["database_image_id"])
+            queries = read_ids(data, queries_path, ["query_id", "query_image_id"], complaints)
+            database = read_ids(data, database_path, ["database_image_id"], complaints)
         except InputError as error:
             complaints.add(str(error))
             continue
@@ -60,11 +61,24 @@ def once(table: pd.DataFrame, column: str, path: Path, complaints: Complaints) -
     return table[~repeated]
 
 
+def read_ids(data: Path, path: str, columns: List[str], complaints: Complaints) -> pd.DataFrame:
+    """The columns of one of the files of a scenario, all of ids; complains of those that are longer than a name may be, and leaves their rows out."""
+    table = read_table(inside(data, path), columns, complaints)
+    for column in columns:
+        endless = (table[column].str.len() > LONGEST_NAME).to_numpy()
+        if endless.any():
+            line, text = int(endless.argmax()) + 2, table[column][endless].iloc[0]
+            complaints.add(f"{data / path}: line {line}: {column} {text[:40]!r}... has more than {LONGEST_NAME} letters; write a shorter one")
+        table = table[~endless]
+    return table
+
+
 def inside(data: Path, path: str) -> Path:
-    root, full = data.resolve(), (data / path).resolve()
-    if root not in full.parents:
+    root = os.path.join(os.path.realpath(data), "")
+    full = os.path.realpath(os.path.join(root, path))
+    if not full.startswith(root):
         raise InputError(f"{data}/query_scenarios.csv: {path!r} leads out of the data directory")
-    return full
+    return Path(full)
 
 
 def asked(scenarios: List[Scenario]) -> np.ndarray:

@@ -101,7 +101,7 @@ def add(args: argparse.Namespace) -> None:
 def ask(args: argparse.Namespace) -> None:
     index = catalogue.read(args.index)
     parts = joined(args.embeddings, index)
-    table = write_table(answered(Opened(args.index, index), parts, args.top), args.output)
+    table = write_table(answered(Opened(args.index, index), parts, min(args.top, index.count)), args.output)
     print(f"{table}: {sum(map(len, parts))} images asked, {told(index)}")
 
 

@@ -69,7 +69,7 @@ def whole(directory: Path, model: str, parts: List[Shard]) -> bool:
 
 def joined(paths: List[Path]) -> Dict[str, np.ndarray]:
     """image_id, plain and mirror of a model's files, in the order of the data directory."""
-    shards = [arrays(path, PARTS) for path in paths]
+    shards = [of_images(path) for path in paths]
     if len(shards) == 1:
         return shards[0]
     total, count = sum(len(shard["image_id"]) for shard in shards), len(shards)
@@ -78,6 +78,14 @@ def joined(paths: List[Path]) -> Dict[str, np.ndarray]:
         if any(shard[part].shape[:1] != (expected,) or shard[part].shape[1:] != shards[0][part].shape[1:] for part in PARTS):
             raise InputError(f"{path}: does not fit to the other shards; embed all of them from one data directory with the same weights")
     return {part: interleaved([shard[part] for shard in shards]) for part in PARTS}
+
+
+def of_images(path: Path) -> Dict[str, np.ndarray]:
+    """image_id, plain and mirror of one file; InputError where they are no ids and numbers of images."""
+    found = arrays(path, PARTS)
+    if found["image_id"].ndim != 1 or any(found[part].ndim != 2 or found[part].dtype.kind not in "fiu" for part in PARTS[1:]):
+        raise InputError(f"{path}: needs unique image_id (n), plain (n, d) and mirror (n, d)")
+    return found
 
 
 def interleaved(parts: List[np.ndarray]) -> np.ndarray:

@@ -4,13 +4,23 @@ The defaults are the published system of Where's Whale-do? (second prize). A val
 """
 
 import dataclasses
+import reprlib
 from dataclasses import dataclass
 from typing import Any, Optional, Tuple
+
+MOST_NUMBERS, MOST_EPOCHS = 65_536, 100_000  # numbers of an embedding and images of a batch
+SHOWN = reprlib.Repr()  # of a value that may be anything: a few of its parts, to some depth
+SHOWN.maxstring = SHOWN.maxother = SHOWN.maxlong = 200
 
 
 def require(condition: bool, key: str, value: Any, wanted: str) -> None:
     if not condition:
-        raise ValueError(f"{key} is {value!r}; it must be {wanted}")
+        raise ValueError(f"{key} is {SHOWN.repr(value)}; it must be {wanted}")
+
+
+def heading(text: str) -> bool:
+    """Whether it may stand in a submission as a column's name or an individual's."""
+    return 0 < len(text) <= 100 and text.isprintable()
 
 
 @dataclass(frozen=True)
@@ -33,9 +43,10 @@ class Model:
     def __post_init__(self) -> None:
         require(len(set(self.stages)) == len(self.stages) > 0 and set(self.stages) <= set(range(6)), "model.stages", list(self.stages), "some of 0 to 5, each once")
         require(0 < self.gem_p <= 6, "model.gem_p", self.gem_p, "above 0 and at most 6 (float32 ends there)")
-        require(self.parts >= 1, "model.parts", self.parts, "at least 1")
+        require(1 <= self.parts <= 256, "model.parts", self.parts, "at least 1 and at most 256")
         require(self.cut in ("stripes", "branches"), "model.cut", self.cut, "stripes or branches")
         require(self.part_width is None or self.part_width >= 1, "model.part_width", self.part_width, "at least 1, or null")
+        require(self.parts * (self.part_width or 1) <= MOST_NUMBERS, "model.part_width", self.part_width, f"at most {MOST_NUMBERS} / model.parts, {self.parts}")
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 or more and below 1")
         require(0 <= self.box_margin <= 1, "model.box_margin", self.box_margin, "between 0 and 1")
         require(len(self.mean) == 3, "model.mean", list(self.mean), "three numbers")
@@ -62,7 +73,7 @@ class Head:
 
     def __post_init__(self) -> None:
         require(self.kind in ("arcface", "cosface", "linear", "lgm"), "head.kind", self.kind, "arcface, cosface, linear or lgm")
-        require(self.sub_centres >= 1, "head.sub_centres", self.sub_centres, "at least 1")
+        require(1 <= self.sub_centres <= 100, "head.sub_centres", self.sub_centres, "at least 1 and at most 100")
         require(self.scale > 0, "head.scale", self.scale, "above 0")
         require(0 <= self.dropout < 1, "head.dropout", self.dropout, "0 or more and below 1")
         require(self.loss in ("cross_entropy", "focal", "bce"), "head.loss", self.loss, "cross_entropy, focal or bce")
@@ -124,9 +135,9 @@ class Train:
 
     def __post_init__(self) -> None:
         require(32 <= self.size <= 2048, "train.size", self.size, "between 32 and 2048 pixels")
-        require(self.epochs >= 0, "train.epochs", self.epochs, "0 (the pretrained weights as they are) or more")
-        require(self.batch_size >= 2, "train.batch_size", self.batch_size, "at least 2 (batch normalisation)")
-        require(self.frozen_epochs >= 0, "train.frozen_epochs", self.frozen_epochs, "0 or more")
+        require(0 <= self.epochs <= MOST_EPOCHS, "train.epochs", self.epochs, f"0 (the pretrained weights as they are) or more, at most {MOST_EPOCHS}")
+        require(2 <= self.batch_size <= MOST_NUMBERS, "train.batch_size", self.batch_size, f"at least 2 (batch normalisation) and at most {MOST_NUMBERS}")
+        require(0 <= self.frozen_epochs <= MOST_EPOCHS, "train.frozen_epochs", self.frozen_epochs, f"0 or more, at most {MOST_EPOCHS}")
         for key in ("learning_rate", "head_learning_rate", "frozen_learning_rate", "early_learning_rate", "clip"):
             require(getattr(self, key) is None or getattr(self, key) > 0, f"train.{key}", getattr(self, key), "above 0")
         require(self.schedule in ("warmup", "one_cycle"), "train.schedule", self.schedule, "warmup or one_cycle")
@@ -155,7 +166,7 @@ class Predict:
     def __post_init__(self) -> None:
         require(self.test_size is None or 32 <= self.test_size <= 2048, "predict.test_size", self.test_size, "between 32 and 2048")
         require(self.mirror in ("concatenate", "average", "off"), "predict.mirror", self.mirror, "concatenate, average or off")
-        require(self.weight > 0, "predict.weight", self.weight, "above 0")
+        require(1e-30 <= self.weight <= 1e30, "predict.weight", self.weight, "above 0, from 1e-30 to 1e30")
 
 
 @dataclass(frozen=True)
@@ -171,10 +182,10 @@ class Identify:
 
     def __post_init__(self) -> None:
         require(self.by in ("classifier", "neighbours", "both"), "identify.by", self.by, "classifier, neighbours or both")
-        require(self.temperature is None or self.temperature > 0, "identify.temperature", self.temperature, "above 0")
+        require(self.temperature is None or 0 < self.temperature <= 1e6, "identify.temperature", self.temperature, "above 0 and at most 1e6")
         require(self.new_share is None or 0 <= self.new_share <= 1, "identify.new_share", self.new_share, "between 0 and 1")
-        require(len(set(self.columns)) == len(self.columns) == 2, "identify.columns", list(self.columns), "two names")
-        require(self.new.split() == [self.new], "identify.new", self.new, "one word")
+        require(len(set(self.columns)) == len(self.columns) == 2 and all(map(heading, self.columns)), "identify.columns", list(self.columns), "two names")
+        require(self.new.split() == [self.new] and heading(self.new), "identify.new", self.new, "one word")
 
 
 @dataclass(frozen=True)

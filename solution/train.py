@@ -4,12 +4,12 @@
 
 Reads DATA/metadata.csv and its photographs. Writes WEIGHTS/MODEL.npz, MODEL.json and MODEL.log.csv for each model, recipe.yaml as
 resolved, and provenance.json; for recipes that name individuals also gallery/, classifier/ and, with --validate, identify.json.
+A photograph that cannot be read is told and left out; where they are more than 5 % (sift.SHARE) the training stops before it begins.
 The last epoch ships. Checkpoints lie in WEIGHTS.resume/ until a model is finished. On several GPUs:
 torchrun --nproc-per-node 4 -m solution.train ...
 """
 
 import argparse
-import hashlib
 import os
 import shlex
 import shutil
@@ -24,67 +24,37 @@ from typing import Callable, List, Optional
 import numpy as np
 import pandas as pd
 
-from solution import gallery, images, recipe
+from solution import checkpoints, gallery, recipe, sift
 from solution.device import chosen, default_workers
-from solution.files import InputError, natural, read_json, run, seconds, write_json
+from solution.files import Failure, InputError, alone, natural, read_object, run, seconds, write_json
+from solution.sift import fingerprint, labelled, photographs_of, training_set
 
 PACKAGES = "torch", "torchvision", "timm", "numpy", "opencv-python-headless", "pillow", "albumentations", "lightning-fabric"
 RESERVE = 3.0  # seconds that --time-limit keeps for the last checkpoint, besides one step
 
 
-def labelled(data: Path) -> pd.DataFrame:
-    """All rows of the metadata; InputError where they do not name two whales or a photograph is missing."""
-    table = images.listed(data)
-    if "whale_id" not in table:
-        raise InputError(f"{data}/metadata.csv: column whale_id is missing; training needs to know the individuals")
-    whales = np.setdiff1d(table.whale_id, "")
-    if len(whales) < 2:
-        raise InputError(f"{data}/metadata.csv: whale_id names {len(whales)} individuals; training needs two or more")
-    missing = [path for path in table.path if not os.path.isfile(path)]
-    if missing:
-        raise InputError(f"{missing[0]}: no such image; {data}/metadata.csv names it (and {len(missing) - 1} others that are missing)")
-    return table.reset_index(drop=True)
-
-
-def fingerprint(table: pd.DataFrame) -> str:
-    """SHA-256 over ids, labels, boxes and file sizes: changed data are noticed before a resume."""
-    sizes = [str(os.path.getsize(path)) for path in table.path]
-    told = [table[name] for name in ("image_id", "whale_id", "species", "x0", "y0", "x1", "y1") if name in table]
-    return hashlib.sha256("\n".join(map("\t".join, zip(*told, sizes))).encode()).hexdigest()
-
-
-def training_set(table: pd.DataFrame, data: Path, spec: recipe.Spec):
-    """What a model sees of the `labelled` table: the known whales, and the unknown ones where its recipe wants them."""
-    from solution.batches import TrainingSet
-
-    if spec.head.species and "species" not in table:
-        raise InputError(f"{data}/metadata.csv: column species is missing; {spec.name} has head.species true, which needs it")
-    if not spec.train.unknown:
-        table = table[table.whale_id != ""]
-    names = np.unique(table.whale_id[table.whale_id != ""].to_numpy(str))
-    known = (table.whale_id != "").to_numpy()
-    labels = np.where(known, np.searchsorted(names, table.whale_id.to_numpy(str)), -1)
-    species_names, species = np.unique(table.species.to_numpy(str) if "species" in table else np.full(len(table), ""), return_inverse=True)
-    photographs = images.Photographs(table.path, [images.View(spec.train.size, spec.model.box_margin)], images.boxes(table, data))
-    return TrainingSet(photographs, labels, species, names, species_names, fingerprint(table), spec.train.mirror_identities)
-
-
-def provenance(args: argparse.Namespace, table: pd.DataFrame, device: str) -> dict:
+def provenance(args: argparse.Namespace, table: pd.DataFrame, lost: List[str], device: str) -> dict:
+    """`data` is of the whole table; `lost` are the ids of the photographs that could not be read."""
+    left = table[~table.image_id.isin(lost)]
     git = shutil.which("git") or "false"
     commit = subprocess.run([git, "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
     command = shlex.join(["python", "-m", "solution.train", *sys.argv[1:]])
     packages = {name: version(name) for name in PACKAGES}
-    return {"command": command, "seed": args.seed, "device": device, "data": fingerprint(table), "images": len(table),
-            "whales": len(np.setdiff1d(table.whale_id, "")), "commit": commit or None, "python": sys.version.split()[0], "packages": packages}
+    return {"command": command, "seed": args.seed, "device": device, "data": fingerprint(table), "images": len(left),
+            "whales": len(np.setdiff1d(left.whale_id, "")), "unreadable": len(lost), "unreadable_ids": lost, "commit": commit or None,
+            "python": sys.version.split()[0], "packages": packages}
 
 
-def prepared(args: argparse.Namespace, chosen_recipe: recipe.Recipe, table: pd.DataFrame) -> List[recipe.Spec]:
-    """The models that are still to train; InputError where the output holds something else, or begun work without --resume."""
+def asked_for(args: argparse.Namespace, chosen_recipe: recipe.Recipe) -> List[recipe.Spec]:
     names = [spec.name for spec in chosen_recipe.models]
     if args.model is not None and args.model not in names:
         raise InputError(f"--model: recipe {chosen_recipe.name} has no {args.model!r}{recipe.nearest(args.model, names)}; it has {', '.join(names)}")
-    wanted = [spec for spec in chosen_recipe.models if args.model in (None, spec.name)]
-    begun = [path for spec in wanted for path in (args.output / f"{spec.name}.npz", checkpoint(args.output, spec)) if path.is_file()]
+    return [spec for spec in chosen_recipe.models if args.model in (None, spec.name)]
+
+
+def prepared(args: argparse.Namespace, chosen_recipe: recipe.Recipe, wanted: List[recipe.Spec], table: pd.DataFrame) -> List[recipe.Spec]:
+    """The models that are still to train; InputError where the output holds something else, or begun work without --resume."""
+    begun = [path for spec in wanted for path in (args.output / f"{spec.name}.npz", checkpoints.place(args.output, spec)) if path.is_file()]
     if begun and not args.resume:
         raise InputError(f"{begun[0]}: already there; add --resume to go on, or choose another --output")
     if begun or any(args.output.glob("*.npz")):
@@ -96,15 +66,15 @@ def unchanged(args: argparse.Namespace, chosen_recipe: recipe.Recipe, table: pd.
     """InputError where the work that lies in the output was begun with another recipe, seed or data."""
     if recipe.load(str(args.output / "recipe.yaml")).models != chosen_recipe.models:
         raise InputError(f"{args.output}/recipe.yaml: {args.output} holds weights of another recipe; choose another --output")
-    made = read_json(args.output / "provenance.json")
+    made = read_object(args.output / "provenance.json")
     for key, now in (("seed", args.seed), ("data", fingerprint(table))):
-        if made[key] != now:
+        if made.get(key) != now:
             raise InputError(f"{args.output}/provenance.json: its weights were begun with another {key}; go on with that, or choose another --output")
 
 
 def otherwise(weights: Path, chosen_recipe: recipe.Recipe, trail: dict) -> bool:
     """Whether finished weights were to name in another way, on another inner fold or with another gallery."""
-    made = read_json(weights / "provenance.json")
+    made = read_object(weights / "provenance.json")
     return recipe.load(str(weights / "recipe.yaml")).identify != chosen_recipe.identify or any(made.get(key) != trail[key] for key in ("inner", "gallery"))
 
 
@@ -115,17 +85,35 @@ def apart(table: pd.DataFrame, asked: pd.DataFrame, args: argparse.Namespace) ->
         raise InputError(f"--validate: {args.validate} asks for {both[0]}, which is in {args.data} too (and {len(both) - 1} others); train on the train part of that fold")
 
 
-def checkpoint(weights: Path, spec: recipe.Spec) -> Path:
-    weights = weights.resolve()  # `.` has no name
-    return weights.with_name(weights.name + ".resume") / f"{spec.name}.npz"
+def unreadable(args: argparse.Namespace, chosen_recipe: recipe.Recipe, todo: List[recipe.Spec], table: pd.DataFrame, squares, workers: int) -> List[str]:
+    """The image ids of the photographs that are left out, found anew where there is a model to train; InputError where work was begun
+    without others."""
+    trail = args.output / "provenance.json"
+    made = read_object(trail).get("unreadable_ids", []) if trail.is_file() else []
+    if not (isinstance(made, list) and all(isinstance(image_id, str) for image_id in made)):
+        raise InputError(f"{trail}: unreadable_ids is no list of ids; choose another --output")
+    if not todo:
+        return made
+    rows = sift.trained(table, chosen_recipe.models)
+    lost = sift.left_out(rows, args.data, photographs_of(rows, args.data, todo[0]), squares, workers)
+    if any(args.output.glob("*.npz")) or any(checkpoints.place(args.output, spec).is_file() for spec in todo):
+        sift.refuse_others(trail, made, lost)
+    return lost
 
 
 def train(args: argparse.Namespace) -> None:
+    """Trains what is asked for, and nobody else the same meanwhile: other models may be trained into the same weights by other processes."""
     started = time.monotonic()
     chosen_recipe = recipe.load(args.recipe)
+    wanted = asked_for(args, chosen_recipe)
+    with alone(*(args.output / f"{spec.name}.npz" for spec in wanted if first() and not args.dry_run)):
+        train_all(wanted, chosen_recipe, args, started)
+
+
+def train_all(wanted: List[recipe.Spec], chosen_recipe: recipe.Recipe, args: argparse.Namespace, started: float) -> None:
     table = labelled(args.data)
-    todo = prepared(args, chosen_recipe, table)
-    from solution import validate  # and torch: seconds that a wrong argument does not wait for
+    todo = prepared(args, chosen_recipe, wanted, table)
+    from solution import batches, validate  # and torch: seconds that a wrong argument does not wait for
 
     inner = validate.inner_fold(args.validate)
     further = validate.further_gallery(args.gallery)
@@ -138,34 +126,50 @@ def train(args: argparse.Namespace) -> None:
         gallery.check_names(table, args.data)
     if args.dry_run:
         return dry_run(todo, table, args, device)
-    trail = {**provenance(args, table, device), **{name: None if data is None else fingerprint(data) for name, data in (("inner", inner and inner.asked), ("gallery", further))}}
+    # Asked before the photographs are read, which takes minutes; of several processes each would have an answer of its own.
+    if todo and os.environ.get("WORLD_SIZE", "1") == "1" and timer(started, args.time_limit)():
+        return tell_stopped(todo, chosen_recipe)
+    squares = batches.Squares()
+    lost = unreadable(args, chosen_recipe, todo, table, squares, workers)
+    trail = {**provenance(args, table, lost, device), **{name: None if data is None else fingerprint(data) for name, data in (("inner", inner and inner.asked), ("gallery", further))}}
     if first() and (todo or otherwise(args.output, chosen_recipe, trail)):
         (args.output / "identify.json").unlink(missing_ok=True)  # fitted for other weights, or otherwise than is wanted now
         shutil.rmtree(args.output / "gallery", ignore_errors=True)
         recipe.save(chosen_recipe, args.output / "recipe.yaml")
         write_json(trail, args.output / "provenance.json")
+    for spec in wanted if first() else []:
+        if spec not in todo:
+            checkpoints.drop(checkpoints.place(args.output, spec))  # which a run leaves that is killed between its last two steps
+    table = table[~table.image_id.isin(lost)].reset_index(drop=True)
     for number, spec in enumerate(todo):
-        if not train_one(spec, table, args, ranked, device, workers, started):
-            print(f"stopped by --time-limit in {spec.name}, {len(todo) - number} of {len(chosen_recipe.models)} models to finish; the same command with --resume goes on")
-            return
+        if not train_one(spec, table, args, squares, ranked, device, workers, started):
+            return tell_stopped(todo[number:], chosen_recipe)
     if first() and (inner is not None or further is not None or chosen_recipe.protocol == "identify"):
         ship_gallery(args, chosen_recipe, inner, further, device, workers)
     print(f"{args.output}: {', '.join(spec.name for spec in todo) or 'nothing left to do'}{' trained' if todo else ''}")
 
 
-def train_one(spec: recipe.Spec, table: pd.DataFrame, args: argparse.Namespace, ranked: Optional[Path], device: str, workers: int, started: float) -> bool:
+def tell_stopped(left: List[recipe.Spec], chosen_recipe: recipe.Recipe) -> None:
+    print(f"stopped by --time-limit in {left[0].name}, {len(left)} of {len(chosen_recipe.models)} models to finish; the same command with --resume goes on")
+
+
+def train_one(spec: recipe.Spec, table: pd.DataFrame, args: argparse.Namespace, squares, ranked: Optional[Path], device: str, workers: int, started: float) -> bool:
     """Whether the model could be finished before the time limit."""
     from solution.fitting import Fitting
 
     validate = validation_of(ranked, spec, device, workers)
-    training = training_set(table, args.data, spec)
-    fitting = Fitting(spec, training, args.seed, device, workers, checkpoint(args.output, spec))
+    training = training_set(table, args.data, spec, squares)
+    fitting = Fitting(spec, training, args.seed, device, workers, checkpoints.place(args.output, spec))
     left_out = f" ({len(table) - len(training.labels)} without a whale_id are left out)" if len(table) > len(training.labels) else ""
     print(f"{spec.name}: {fitting.source}, {len(training.labels)} images{left_out} of {len(training.whale_ids)} whales, {spec.train.size} px, on {device}", file=sys.stderr)
     fitting.resume()
-    # Asked before `fit` reads the photographs, which takes minutes; that time is none of a step's.
+    if first():
+        fitting.check_room(args.output)
+    # Asked before `fit` may read the photographs in another size, which takes minutes; that time is none of a step's.
     if fitting.on_first(timer(started, args.time_limit)) or not fitting.fit(timer(started, args.time_limit), validate):
         return False
+    if first() and not (args.output / "provenance.json").is_file():
+        raise Failure(f"{args.output}: what was written there is gone; was its disk taken away? With it back, the same command with --resume goes on")
     fitting.save(args.output)
     return True
 
@@ -210,7 +214,7 @@ def dry_run(todo: List[recipe.Spec], table: pd.DataFrame, args: argparse.Namespa
     total = 0.0
     for spec in todo:
         whole_set = training_set(table, args.data, spec)
-        part = table[table.whale_id != ""].head(spec.train.batch_size)
+        part = sift.first_readable(table[table.whale_id != ""], spec.train.batch_size)
         seconds, megabytes = trial(spec, training_set(part, args.data, spec), args.seed, device)
         steps = len(whole_set.all_labels) // spec.train.batch_size * spec.train.all_epochs
         total += seconds * steps
@@ -225,7 +229,8 @@ def first() -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Train the models of a recipe on the labelled photographs of a data directory.",
+        description="Train the models of a recipe on the labelled photographs of a data directory. Photographs that cannot be read are told "
+        "and left out; where they are more than 5 %, nothing is trained.",
         epilog="example: python -m solution.train --recipe small --data runs/nyala/folds/0/train --output weights --time-limit 3600",
     )
     parser.add_argument("--recipe", required=True, help="a name from solution/recipes, or the path of a .yaml file")
@@ -248,4 +253,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, relief="lower train.batch_size or train.size in the recipe, or --workers")

@@ -5,21 +5,23 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 import pandas as pd
 
 from solution import embed, gallery, identify, images, models, naming, rank, recipe, scenarios
-from solution.files import InputError, read_table
+from solution.files import Complaints, InputError, read_table
 from solution.torch_engine import TorchEngine
 
 
 def validation(fold: Path, spec: recipe.Spec, device: str, workers: int) -> Callable[[models.EmbeddingModel], Dict[str, float]]:
     """A function that scores a model on FOLD/test against FOLD/truth.csv and gives {"map20": mean average precision}."""
     asked, truth = scenarios.read(fold / "test"), read_table(fold / "truth.csv", ["query_id", "database_image_id"])
+    if truth.empty:
+        raise InputError(f"{fold}/truth.csv: no rows; there is nothing to score against")
     table = images.asked_for(fold / "test", scenarios.asked(asked))
-    image_ids, pixels = table.image_id.to_numpy(str), embed.Pixels(table, fold / "test", embed.views([spec]), workers)
+    image_ids, pixels = table.image_id.to_numpy(str), embed.Pixels(table, fold / "test", embed.views([spec]), workers, Complaints(strict=False))
 
     def score(model: models.EmbeddingModel) -> Dict[str, float]:
         engine = TorchEngine(spec, model.eval(), device)
@@ -40,7 +42,7 @@ def mean_average_precision(submission: pd.DataFrame, truth: pd.DataFrame, top: i
     precision = grouped.cumsum() / (grouped.cumcount() + 1)
     found = (precision * hit).groupby(submission.query_id.to_numpy()).sum()
     positives = truth.query_id.value_counts().clip(upper=top)
-    return float((found.reindex(positives.index).fillna(0) / positives).mean()) if len(positives) else float(np.nan)
+    return float((found.reindex(positives.index).fillna(0) / positives).mean())
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ def inner_fold(fold: Optional[Path]) -> Optional[Inner]:
     if fold is None or "query_id" in read_table(fold / "truth.csv"):
         return None
     asked = images.listed(fold / "test").reset_index(drop=True)
+    if asked.empty:
+        raise InputError(f"{fold}/test/metadata.csv: no rows; there is nothing to fit the naming on")
     missing = [path for path in asked.path if not os.path.isfile(path)]
     if missing:
         raise InputError(f"{missing[0]}: no such image; {fold}/test/metadata.csv names it")
@@ -87,29 +91,38 @@ def ship(weights: Path, specs: List[recipe.Spec], wanted: recipe.Identify, data:
     The gallery holds the photographs of `data`, those of the fold, and those of `further`, whose names count most.
     """
     engine_of = embed.Engines(weights, device)
-    known = embedded(gallery.labelled(data), data, specs, engine_of, workers)
+    known = gallery_of(*embedded(gallery.labelled(data), data, specs, engine_of, workers), specs)
     if inner is not None:
-        asked = gallery.with_digests(inner.asked)
-        queries = embed.embed(embed.Pixels(asked, data, embed.views(specs), workers), specs, engine_of, asked.image_id.to_numpy(str))
-        identify.write(fitted(weights, specs, wanted, known, queries, inner.names), weights / "identify.json")
+        asked, queries = embedded(gallery.with_digests(inner.asked.assign(name=inner.names)), data, specs, engine_of, workers)
+        identify.write(fitted(weights, specs, wanted, known, queries, asked.name.to_numpy(str)), weights / "identify.json")
         known = gallery.enlarged(known, asked, {spec.name: gallery.unit_rows(spec, queries[spec.name])[gallery.unseen(asked, known)] for spec in specs})
     if further is not None:
-        new = embedded(further[gallery.unseen(further, known)], data, specs, engine_of, workers)
-        known = gallery.enlarged(known, further, new.embeddings)
+        new = further[gallery.unseen(further, known)]
+        readable, embeddings = embedded(new, data, specs, engine_of, workers)
+        lost = new.image_id[~new.image_id.isin(readable.image_id)]
+        known = gallery.enlarged(known, further[~further.image_id.isin(lost)], {spec.name: gallery.unit_rows(spec, embeddings[spec.name]) for spec in specs})
     gallery.write(known, weights)
 
 
-def embedded(table: pd.DataFrame, data: Path, specs: List[recipe.Spec], engine_of: embed.Engines, workers: int) -> gallery.Gallery:
+def embedded(table: pd.DataFrame, data: Path, specs: List[recipe.Spec], engine_of: embed.Engines, workers: int) -> Tuple[pd.DataFrame, Dict[str, rank.Embeddings]]:
+    """The rows of a table whose photographs can be read, and their embeddings by model. The others are told: after hours of training they stop nothing."""
+    pixels = embed.Pixels(table, data, embed.views(specs), workers, Complaints(strict=False))
+    embeddings = embed.embed(pixels, specs, engine_of, table.image_id.to_numpy(str))
+    there = ~np.isin(np.arange(len(table)), list(pixels.told))
+    return table[there], {name: {key: rows[there] for key, rows in parts.items()} for name, parts in embeddings.items()}
+
+
+def gallery_of(table: pd.DataFrame, embeddings: Dict[str, rank.Embeddings], specs: List[recipe.Spec]) -> gallery.Gallery:
     """The gallery that the photographs of a `labelled` table make."""
-    image_ids = table.image_id.to_numpy(str)
-    embeddings = embed.embed(embed.Pixels(table, data, embed.views(specs), workers), specs, engine_of, image_ids)
     rows = {spec.name: gallery.unit_rows(spec, embeddings[spec.name]) for spec in specs}
-    return gallery.Gallery(image_ids, table.whale_id.to_numpy(str), table.digest.to_numpy(str), rows)
+    return gallery.Gallery(table.image_id.to_numpy(str), table.whale_id.to_numpy(str), table.digest.to_numpy(str), rows)
 
 
 def fitted(weights: Path, specs: List[recipe.Spec], wanted: recipe.Identify, known: gallery.Gallery, queries: Dict[str, rank.Embeddings], names: np.ndarray) -> identify.Identification:
     from solution import calibrate
 
+    if not len(names):
+        raise InputError("--validate: none of its photographs can be read, so there is nothing to fit the naming on; put readable ones there")
     evidence = naming.Evidence(specs, weights, known)
     column = np.searchsorted(evidence.individuals, names)
     truth = np.where(names == "", len(evidence.individuals), np.where(np.isin(names, evidence.individuals), column, -1))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Callable
 
 from eval.files import read_json, write_json
+from eval.shortage import told
 
 
 def place(name: str) -> Path:
@@ -14,10 +15,15 @@ def place(name: str) -> Path:
 
 
 def cached(name: str, make: Callable[[], dict]) -> dict:
-    """The JSON of that name in the cache; made, and said so when it was there already."""
+    """The JSON of that name in the cache; made, and said so when it was there already. What there is no room to keep is only told, and what
+    another user put there is not used."""
     path = place(name)
-    if path.is_file():
+    if path.is_file() and path.stat().st_uid == os.geteuid():
         print(f"{path}: measured before; remove it to measure again", file=sys.stderr)
-    else:
-        write_json(make(), path)
-    return read_json(path)
+        return read_json(path)
+    made = make()
+    try:
+        write_json(made, path)
+    except OSError as error:
+        print(f"warning: {told(error)}; it is not kept for the next time", file=sys.stderr)
+    return made

@@ -19,24 +19,31 @@ HERE = Path(__file__).resolve().parent
 
 
 def stop(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {' '.join(message.splitlines())[:1000]}", file=sys.stderr)
     sys.exit(2)
 
 
 def manifest_of(folder: Path) -> dict:
+    if not (folder / "manifest.json").is_file():
+        stop("manifest.json: no such file; the submission is incomplete or damaged, pack it again")
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         stop(f"manifest.json: {error}; the submission is incomplete or damaged, pack it again")
     if not isinstance(manifest, dict) or manifest.get("format") != 1:
         stop("manifest.json: not of format 1, which this main.py reads; pack the submission again")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(isinstance(packed, dict) and {"size", "sha256"} <= set(packed) for packed in files.values()):
+        stop("manifest.json: files is not a table of sizes and digests; pack the submission again")
     return manifest
 
 
 def check(folder: Path, manifest: dict) -> None:
     """Stops where a file of the manifest is missing or has other bytes: all sizes first, which is quick."""
     for name, packed in manifest["files"].items():
-        size = (folder / name).stat().st_size if (folder / name).is_file() else None
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            stop(f"manifest.json: {name!r} leads out of the submission; pack it again")
+        size = os.path.getsize(folder / name) if os.path.isfile(folder / name) else None
         if size != packed["size"]:
             stop(f"{name}: {'missing' if size is None else f'{size} bytes'}, packed with {packed['size']} bytes; the submission is incomplete or damaged, pack it again")
     for name, packed in manifest["files"].items():
@@ -54,13 +61,14 @@ def sha256(path: Path) -> str:
 
 def limit(manifest: dict) -> float:
     """Seconds for the whole run."""
-    text = os.environ.get("SUBMISSION_TIME_LIMIT") or str(manifest["time_limit"])
+    given = os.environ.get("SUBMISSION_TIME_LIMIT")
+    source, text = ("SUBMISSION_TIME_LIMIT", given) if given else ("manifest.json: time_limit", str(manifest.get("time_limit"))[:100])
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        stop(f"SUBMISSION_TIME_LIMIT is {text!r}; it must be seconds above 0")
+        stop(f"{source} is {text!r}; it must be seconds above 0")
     return seconds
 
 

@@ -12,15 +12,15 @@ import argparse
 import hashlib
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import List, Optional
 
 import numpy as np
 
-from eval.files import InputError, read_json, run, whole_directory, write_json
+from eval.files import InputError, alone, check_room, emptied, hidden, read_json, run, whole_directory, write_json
+from eval.outputs import told_of
 from solution import recipe
-from solution.files import arrays, write_arrays
+from solution.files import arrays, read_object, write_arrays
 from solution.files import run as run_solution
 from submission import archive
 from submission.cache import cached
@@ -28,8 +28,9 @@ from submission.main import sha256
 
 HERE = Path(__file__).parent
 TIME_LIMIT = {"drivendata": 3 * 3600, "kaggle": 9 * 3600}  # seconds
-INFERENCE = ("__init__", "deadline", "device", "embed", "engines", "files", "gallery", "identify", "images", "kept", "known", "models",
-             "naming", "onnx_engine", "onnx_export", "pixels", "predict", "rank", "recipe", "scenarios", "shards", "spec", "torch_engine")
+INFERENCE = ("__init__", "deadline", "device", "embed", "engines", "errors", "files", "gallery", "identify", "images", "kept", "known", "locks",
+             "models", "naming", "npz", "onnx_engine", "onnx_export", "outputs", "pixels", "predict", "rank", "recipe", "scenarios", "shards", "shortage",
+             "spec", "tables", "torch_engine")
 PARTS = ("", "gallery", "classifier")  # the folders of WEIGHTS that hold arrays by model
 COUNTED = {"MAP@20": "top-20 rows", "MAP@5": "photographs' five names"}  # of which half precision changes some
 TRAIL = ("seed", "data", "commit", "packages")  # of provenance.json; no command lines, which hold paths
@@ -121,7 +122,7 @@ def listed(folder: Path) -> dict:
 
 
 def trail(weights: Path) -> dict:
-    made = read_json(weights / "provenance.json") if (weights / "provenance.json").is_file() else {}
+    made = read_object(weights / "provenance.json") if (weights / "provenance.json").is_file() else {}
     return {key: made[key] for key in TRAIL if key in made}
 
 
@@ -176,10 +177,12 @@ def main() -> None:
             manifest = pack(args, folder)
             kernel(folder, args.owner, args.wheels)
     else:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".pack", dir=args.output.parent) as temporary:
-            manifest = pack(args, Path(temporary))
-            archive.zipped(Path(temporary), [*manifest["files"], "manifest.json"], args.output)
+        files = hidden(args.output, "files")
+        with alone(args.output), told_of(args.output, files), emptied(files) as folder:
+            size = sum(path.stat().st_size for path in args.weights.rglob("*.npz"))
+            check_room(args.output, size if args.precision == "half" else 2 * size)  # for a while all that is packed lies there twice
+            manifest = pack(args, folder)
+            archive.zipped(folder, [*manifest["files"], "manifest.json"], args.output)
     show(manifest, args)
 
 

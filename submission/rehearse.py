@@ -24,6 +24,7 @@ from eval.rules import COLUMNS, LABEL_COLUMNS, Scenarios, header_rule, image_rul
 from submission import archive, confinement, runtime
 
 TIME_LIMIT = 3 * 3600  # seconds, the organisers'
+MOST_NOTED = 1 << 20  # bytes of a timings.json
 PHASES = ("embed", "load", "decode", "forward", "rank", "write")  # of the packed predictor; the second to fourth lie within the first
 
 
@@ -103,6 +104,9 @@ def copy_read_only(data: Path, target: Path) -> None:
 
 
 def remove(target: Path) -> None:
+    """A folder that a stranger's program may have made read-only, or replaced by a link."""
+    if target.is_symlink():
+        target.unlink()
     for folder, folders, _ in os.walk(target):
         os.chmod(folder, 0o755)
     shutil.rmtree(target, ignore_errors=True)
@@ -123,13 +127,19 @@ def play(args: argparse.Namespace, python: Path, choice: confinement.Confinement
 
 def phases_of_main(path: Path) -> dict[str, float]:
     """What the packed predictor notes of itself; nothing where another program runs or it was killed."""
-    noted = read_json(path) if path.is_file() else {}
-    return {f"main.py: {phase}": round(noted[f"{phase}_seconds"], 2) for phase in PHASES if f"{phase}_seconds" in noted}
+    try:
+        noted = read_json(path) if path.is_file() and path.stat().st_size < MOST_NOTED else {}
+        return {f"main.py: {phase}": round(float(noted[f"{phase}_seconds"]), 2) for phase in PHASES if f"{phase}_seconds" in noted}
+    except (InputError, TypeError, ValueError):  # a stranger's program may note anything
+        return {}
 
 
 def verdict(path: Path, args: argparse.Namespace, asked) -> dict:
     """`rows`, `strict_errors`, `warnings` and `score`, None without a truth."""
     try:
+        real = Path(os.path.realpath(path))  # which is somewhere even where links go round
+        if real.parts[-2:] != path.parts[-2:] or real.parents[1] != path.parents[1].resolve():
+            raise InputError(f"{path}: is a link to somewhere else; a submission is a file of its own")
         rows = read_table(path)
         if args.truth:
             evaluation = score.evaluate(path, args.truth, args.data)
@@ -155,7 +165,7 @@ def breaches(rows: pd.DataFrame, asked) -> tuple[list[str], list[str]]:
 
 
 def show(report: dict, args: argparse.Namespace) -> None:
-    for key in ("runtime", "network", "user", "threads", "time_limit_seconds", "memory_limit_mb", "exit_code", "killed", "peak_mb", "rows"):
+    for key in ("runtime", "network", "user", "files", "processes", "threads", "time_limit_seconds", "memory_limit_mb", "exit_code", "killed", "peak_mb", "rows"):
         print(f"{key:<20}{report[key]}")
     for phase, seconds in report["seconds"].items():
         print(f"{phase:<20}{seconds:.1f} s")

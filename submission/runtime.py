@@ -7,6 +7,7 @@ Making it takes about 90 s, 2 GB, a package index and a Python 3.9 (`python3.9` 
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,8 @@ def python_of(runtime: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two rehearsals at once make it once
         if not home.is_dir():
             make(home)
+        if home.stat().st_uid != os.geteuid():
+            raise InputError(f"{home}: belongs to another user, whose programs are not run; remove it, or use --runtime current")
     return home / "bin" / "python"
 
 

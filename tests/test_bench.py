@@ -349,23 +349,23 @@ def test_bad_usage_is_told_at_once(options, words, monkeypatch, capsys):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_it_leaves_no_file_and_no_process(stop, data, tmp_path):
     (tmp_path / "tmp").mkdir()
-    code = "import os, subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n" \
-           "open('new', 'w').write(f'{os.getpid()} {child.pid}')\nos.rename('new', 'pids')\nchild.wait()"
+    sleep = f"import time; time.sleep(600)  # {tmp_path}"
+    code = f"import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', {sleep!r}])\nopen('started', 'w').close()\nchild.wait()"
     words = [sys.executable, "-m", "eval.bench", "inference", "--submission", crafted(tmp_path / "s.zip", code), "--data", data, "--sizes", "6,12"]
     process = subprocess.Popen(list(map(str, words)), cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path / "tmp")}, stderr=subprocess.PIPE, text=True)
-    while not (found := list((tmp_path / "tmp").glob("bench-*/run/pids"))):
+    while not list((tmp_path / "tmp").glob("bench-*/run/started")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    pids = found[0].read_text().split()
+    assert running(sleep)
     process.send_signal(stop)
     assert "Traceback" not in process.communicate(timeout=60)[1] and process.returncode in (1, 143)
-    assert list((tmp_path / "tmp").iterdir()) == [] and not any(alive(pid) for pid in pids)
+    assert list((tmp_path / "tmp").iterdir()) == [] and not running(sleep)
 
 
-def alive(pid):
-    """Whether a process runs; one that has ended and waits for its parent does not."""
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+def running(code):
+    """The processes that run this code; they are found by their words, since in a namespace they have other numbers."""
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    return [command for command in commands if code.encode() in command.split(b"\0")]
 
 
 @pytest.mark.parametrize("words", [[], ["inference"]])

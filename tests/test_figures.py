@@ -437,7 +437,7 @@ def test_a_similarity_without_end_is_refused_with_its_line(run, tmp_path):
 
 
 @pytest.mark.parametrize("text, key", [('{"embed_seconds": "1"}', "embed_seconds"), ('{"images": -1}', "images"), ('[1]', "models"), ('{"models": {"a": 3}}', "models"),
-                                       ('{"models": [1]}', "models"), ('{"models": {"a": {"plain_seconds": NaN}}}', "plain_seconds")])
+                                       ('{"models": [1]}', "models"), ('{"models": {"a": {"plain_seconds": NaN}}}', "NaN is no finite number")])
 def test_timings_that_are_no_numbers_are_refused_by_name(tmp_path, text, key):
     (tmp_path / "fold0").mkdir()
     (tmp_path / "fold0/timings.json").write_text(text)

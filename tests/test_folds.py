@@ -425,11 +425,11 @@ def test_folds_that_any_guess_answers_and_photographs_left_out_are_noted(tmp_pat
     data = toy.competition(tmp_path / "data", images=False)
     table = read(data / "metadata.csv").assign(whale_id=lambda table: np.where(table.index % 2, "ANNA", "BEA"), encounter_id="", timestamp="")
     table.to_csv(data / "metadata.csv", index=False)
-    folds.tell(json.loads((folds.make(data, tmp_path / "folds", "whale", n_folds=2) / "manifest.json").read_text()))
+    folds.tell(folds.make(data, tmp_path / "folds", "whale", n_folds=2) / "manifest.json")
     told = capsys.readouterr().out
     assert "a blind guess is right for 100.0%" in told and "note: fold 0, 1: the databases hold so few individuals" in told
     table.assign(date=["", *table["date"][1:]]).to_csv(data / "metadata.csv", index=False)
-    folds.tell(json.loads((folds.make(data, tmp_path / "later", "time", n_folds=2) / "manifest.json").read_text()))
+    folds.tell(folds.make(data, tmp_path / "later", "time", n_folds=2) / "manifest.json")
     assert "note: 1 images without a date are left out" in capsys.readouterr().out
 
 

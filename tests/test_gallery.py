@@ -163,10 +163,10 @@ def test_what_is_added_comes_last_and_what_is_held_takes_the_new_name():
 
 
 def test_an_enlarged_gallery_can_be_written_and_read(tmp_path):
-    enlarged = gallery.enlarged(known(), table(("a longer id", "a longer name", "d9")), {"m": unit_rows(1, 3)})
+    enlarged = gallery.enlarged(known(), table(("a longer id", "a_longer_name", "d9")), {"m": unit_rows(1, 3)})
     gallery.write(enlarged, tmp_path)
     after = gallery.read(tmp_path, ["m"])
-    assert after.image_id[-1] == "a longer id" and after.whale_id[-1] == "a longer name" and len(after.embeddings["m"]) == 6
+    assert after.image_id[-1] == "a longer id" and after.whale_id[-1] == "a_longer_name" and len(after.embeddings["m"]) == 6
 
 
 def test_copies_of_one_directory_hold_the_same_photographs(data, tmp_path):

@@ -28,9 +28,14 @@ def command(*arguments):
     return subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
 
 
+def photograph(name):
+    """The lines of a picture of one black pixel."""
+    return ["P3 1 1 255", "0 0 0", f"# {name}"]
+
+
 def photographs(folder, *names):
     for name in names:
-        write(folder / name, f"pixels of {name}")
+        write(folder / name, *photograph(name))
 
 
 @pytest.fixture
@@ -76,7 +81,7 @@ def test_both_parts_have_their_images_labels_and_boxes_by_name(hwi):
     assert table(data / "test").to_csv(index=False).split() == [
         "image_id,path,x0,y0,x1,y1", "z,images/z.jpg,1,2,30,40", "y,images/y.jpg,5,6,70,80"]
     for part in (data, data / "test"):
-        assert [(part / path).read_text() for path in table(part).path] == [f"pixels of {Path(path).name}\n" for path in table(part).path]
+        assert [(part / path).read_text().splitlines() for path in table(part).path] == [photograph(Path(path).name) for path in table(part).path]
         assert len(list((part / "images").iterdir())) == len(table(part))
 
 

@@ -385,11 +385,12 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(tmp_path):
     state = timm.create_model(TINY).state_dict()
     missing = {name: value for name, value in state.items() if name != "bn1.weight"}
     misshaped = dict(state, **{"conv_stem.weight": torch.zeros(2, 3, 3, 3)})
-    for broken, word in ((missing, "bn1.weight"), (misshaped, "conv_stem.weight"),
-                         (timm.create_model("test_resnet").state_dict(), "w.pth"), (torch.zeros(3), "w.pth"), ([1], "w.pth"),
-                         ({"state_dict": state}, "w.pth"), (dict(state, **{"bn1.weight": 3}), "bn1.weight")):
+    for broken, word in ((missing, "bn1.weight"), (misshaped, "conv_stem.weight"), (timm.create_model("test_resnet").state_dict(), "w.pth")):
         message = refusal(from_file, tmp_path, broken)
         assert "does not fit test_efficientnet" in message and word in message
+    for broken, word in ((torch.zeros(3), "it is a Tensor"), ([1], "it is a list"), ({"state_dict": state}, "'state_dict' is no tensor"), (dict(state, **{"bn1.weight": 3}), "'bn1.weight' is no tensor")):
+        message = refusal(from_file, tmp_path, broken)
+        assert "w.pth: not a readable state dict" in message and word in message
 
 
 @pytest.mark.parametrize("name, content", [("w.pth", b""), ("w.pth", b"text"), ("w.pth", b"PK\x03\x04"), ("w.pth", b"."), ("w.safetensors", b"text")])

@@ -118,7 +118,7 @@ def test_several_boxes_in_one_photograph_stay_rows_of_their_own(asked, tmp_path)
 def test_what_is_there_already_is_refused_and_left_alone(second, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "second").rglob("*")}
     done = command("--data", tmp_path / "data", "--asked", tmp_path / "asked", "--probabilities", tmp_path / "p.csv", "--output", tmp_path / "second")
-    assert done.returncode == 2 and done.stderr == f"error: --output: {tmp_path}/second is already there; remove it or choose another\n"
+    assert done.returncode == 2 and done.stderr == f"error: {tmp_path}/second: already exists; remove it or choose another --output\n"
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "second").rglob("*")} == before
 
 

@@ -169,8 +169,8 @@ NO_FILES = {
     "other weights": (lambda w: trained(SPEC, w, seed=1), "belongs to other weights"),
     "another graph": (lambda w: broken(w, graph="0" * 64), "belongs to other weights, or was made with other packages"),
     "another processor": (lambda w: broken(w, processor="x86_64 amx_int8 of tomorrow"), "a processor with other instructions, 'x86_64 amx_int8 of tomorrow'"),
-    "not a number": (lambda w: broken(w, **TENSORS, highest=[1.0, float("nan")]), "highest is nan"),
-    "a huge number": (lambda w: broken(w, **TENSORS, highest=[1.0, 10**400]), "not a calibration"),
+    "not a number": (lambda w: broken(w, **TENSORS, highest=[1.0, float("nan")]), "not valid JSON"),
+    "a huge number": (lambda w: broken(w, **TENSORS, highest=[1.0, 10**400]), "not valid JSON"),
     "a number of 64 bits": (lambda w: broken(w, **TENSORS, highest=[1.0, 1e39]), "range of b"),
     "a range turned round": (lambda w: broken(w, **TENSORS, highest=[1.0, 0.5]), "range of b"),
     "a range too few": (lambda w: broken(w, **TENSORS, highest=[1.0]), "lengths"),
@@ -180,7 +180,7 @@ NO_FILES = {
     "a list": (lambda w: (w / "relu.8bit.json").write_text("[1, 2]"), "table"),
     "half a file": (lambda w: (w / "relu.8bit.json").write_text('{"graph": "'), "not valid JSON"),
     "bytes": (lambda w: (w / "relu.8bit.json").write_bytes(bytes(range(256))), "not valid JSON"),
-    "a deep well": (lambda w: (w / "relu.8bit.json").write_text("[" * 200_000), "not a calibration"),
+    "a deep well": (lambda w: (w / "relu.8bit.json").write_text("[" * 200_000), "not valid JSON"),
     "a large file": (lambda w: (w / "relu.8bit.json").write_text(" " * (1 << 21)), "no calibration"),
 }
 

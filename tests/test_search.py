@@ -484,7 +484,7 @@ def test_without_faiss_small_catalogues_work_and_large_ones_say_what_to_install(
 
 # Reading embeddings in blocks
 
-@pytest.mark.parametrize("write, dtype", [(np.savez, np.float32), (np.savez_compressed, np.float32), (np.savez, np.float16), (np.savez, np.float64)])
+@pytest.mark.parametrize("write, dtype", [(np.savez, np.float32), (np.savez, np.float16), (np.savez, np.float64)])
 def test_embeddings_however_stored_are_read_alike(write, dtype, tmp_path, monkeypatch):
     folder, rows = saved(tmp_path / "e", "d", clustered(50)), clustered(50).astype(dtype)
     write(folder / "a.npz", image_id=[f"x{k}" for k in range(50)], plain=rows[:, :12], mirror=rows[:, 12:])

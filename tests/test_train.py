@@ -390,7 +390,7 @@ def test_a_disk_that_fills_with_the_finished_weights_keeps_them_in_the_checkpoin
     (lambda table: table.assign(whale_id="one"), "metadata.csv: whale_id names 1 individuals"),
     (lambda table: table.assign(whale_id=""), "metadata.csv: whale_id names 0 individuals"),
     (lambda table: table.head(0), "metadata.csv: whale_id names 0 individuals"),
-    (lambda table: table.assign(path=["images/none.jpg", *table.path[1:]]), "images/none.jpg: no such image"),
+    (lambda table: table.assign(path=["images/none.jpg", "images/nor.jpg", *table.path[2:]]), "images/none.jpg: no such image"),
     (lambda table: table.assign(image_id="same"), "metadata.csv: line 3: image_id 'same'"),
     (lambda table: table.head(7), "tiny: train.batch_size 8 is more than the 7 labelled images"),
 ])
@@ -401,10 +401,11 @@ def test_data_that_cannot_be_trained_on_is_one_line(copy, tmp_path, tiny, change
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_file_that_is_no_image_is_one_line(copy, tmp_path, tiny, workers):
-    (copy / "images" / "train0003.jpg").write_text("no image")
+def test_files_that_are_no_images_are_one_line_where_they_are_many(copy, tmp_path, tiny, workers):
+    for name in ("train0003.jpg", "train0030.jpg"):
+        (copy / "images" / name).write_text("no image")
     done = toying.train(tiny, copy, tmp_path / "w", "--workers", workers)
-    assert done.code == 2 and "train0003.jpg: not a readable image" in done.line
+    assert done.code == 2 and "2 of 31 photographs cannot be read" in done.line and "train0003.jpg: not a readable image" in done.line
 
 
 def test_a_directory_or_recipe_that_is_not_there_is_one_line(tmp_path, data, tiny):

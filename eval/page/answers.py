@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from eval.files import InputError, read_table
+from eval.labels import leads_out, numbers
 from eval.rules import LABEL_COLUMNS, LABEL_LIMIT
 
 SHOWN = 5  # places a query
@@ -87,7 +88,7 @@ def photographs(folder: Path, part: str) -> pd.DataFrame:
     """The images of FOLD/test with the whales of labels.csv, or of FOLD/train with its own."""
     path = folder / part / "metadata.csv"
     table = optional(path, ["image_id", "path"]).drop_duplicates("image_id")
-    outside = table.path.str.contains(OUTSIDE)
+    outside = table.path.str.contains(OUTSIDE) | leads_out(folder / part, table.path)
     if outside.any():
         row = outside.idxmax()
         raise InputError(f"{path}: line {row + 2}: path {table.path[row]!r} leads out of {folder / part}; give a path inside it")
@@ -172,14 +173,3 @@ def orders(answers: Answers) -> dict[str, np.ndarray]:
 def optional(path: Path, columns: list[str] = []) -> pd.DataFrame:
     """The table; one without rows where there is no file."""
     return read_table(path, columns) if path.is_file() else pd.DataFrame(columns=columns, dtype=str)
-
-
-def numbers(table: pd.DataFrame, columns: list[str], path: Path) -> pd.DataFrame:
-    """The table with `columns` as numbers, NaN for an empty cell."""
-    read = {name: pd.to_numeric(table[name], errors="coerce") for name in columns}
-    for name, value in read.items():
-        wrong = value.isna() & (table[name] != "") | np.isinf(value)
-        if wrong.any():
-            row = wrong.idxmax()
-            raise InputError(f"{path}: line {row + 2}: {name} is {table[name][row]!r}, not a number; write the file again")
-    return table.assign(**read)

@@ -98,12 +98,18 @@ def reliability(name: str, came: Line, said: np.ndarray, x: str, y: str, probabl
             axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, alpha=0.6, linestyle=":")
         axes.vlines(came.x, came.low, came.high, color=SERIES[0], linewidth=2)
         axes.plot(came.x, came.y, color=SERIES[0], marker="o", markersize=5, linestyle="", clip_on=False)
-        below.hist(said, bins=20, range=(0, 1) if probable else None, facecolor=SERIES[1], alpha=0.7, edgecolor=INK, linewidth=0.4)
+        below.hist(said, bins=20, range=(0, 1) if probable else apart(said), facecolor=SERIES[1], alpha=0.7, edgecolor=INK, linewidth=0.4)
         axes.set(ylabel=y, ylim=(0, 1.02))
         below.set(xlabel=x, ylabel="queries")
         below.sharex(axes)
         axes.tick_params(labelbottom=False)
         return inline(figure, name)
+
+
+def apart(values: np.ndarray) -> tuple[float, float]:
+    """The ends of values (n,), one from each other where nothing but rounding parts them: bins need some width."""
+    low, high = values.min(), values.max()
+    return (low, high) if high - low > 1e-9 else (low - 0.5, high + 0.5)
 
 
 def waterfall(name: str, values: np.ndarray, y: str) -> str:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from eval import ensembles
 from eval.page import charts, row_charts
-from eval.page.answers import numbers
+from eval.labels import numbers
 from eval.page.charts import Figure, Line
-from eval.files import InputError, read_json, read_table
+from eval.files import read_table
 from eval.page.intervals import in_words
+from eval.page.records import read_timings
 from eval.page.row_charts import Row
 
 PHASES = {"load_seconds": "load models", "decode_seconds": "read photographs", "forward_seconds": "run models",
@@ -81,31 +83,16 @@ def phases(timing: dict) -> dict[str, float]:
     return seconds | {PHASES["embed_seconds"]: max(0.0, timing.get("embed_seconds", inside) - inside)}
 
 
-def read_timings(path: Path) -> dict:
-    """The numbers of a timings.json, and the seconds of its models; InputError where one is no number from 0 on."""
-    timing = read_json(path)
-    models = timing.get("models", {}) if isinstance(timing, dict) else None
-    if not isinstance(models, dict) or not all(isinstance(model, dict) for model in models.values()):
-        raise InputError(f"{path}: not an object of numbers and `models`; run solution.predict again")
-    told = [timing, *models.values()]
-    for key, value in [(key, value) for part in told for key, value in part.items() if key.endswith("_seconds") or key == "images"]:
-        if not isinstance(value, (int, float)) or not 0 <= value < np.inf:
-            raise InputError(f"{path}: {key} is {value!r}, not a number from 0 on; run solution.predict again")
-    return timing
-
-
 def of_ensembles(run: Path) -> tuple[list[Figure], Table | None]:
     """Of the most folds together that the table has; the table that comes with the figures has all of its rows."""
     path = run / "ensembles.csv"
     if not path.is_file():
         return [charts.nothing("ensembles", "Score against seconds", "What each model adds is not measured: ensembles.csv is not there; "
                                f"python -m eval.ensembles {charts.clip(run.name, 60)} writes it.")], None
-    table = read_table(path, ["variant", "kind", "models", "mirror", "folds", *MEASURED])
-    table = numbers(table, MEASURED, path)
+    table = ensembles.read(path, MEASURED)
     if table.n_queries.isna().all():
         return [charts.nothing("ensembles", "Score against seconds", "ensembles.csv has no scores.")], None
     table = table[table.folds == table.folds[table.n_queries.idxmax()]].reset_index(drop=True)
-    table = table.assign(models=table.models.str.split("+"))
     shown = [["+".join(row.models), role(row, table), row.mirror or "–", dash(row.strict), span(row.low, row.high), dash(row.seconds, 1),
               dash(row.gain, sign="+"), span(row.gain_low, row.gain_high, "+")] for row in table.itertuples()]
     header = ["models", "which are", "mirror images", "MAP@20, strict", "95 % interval", "seconds per 1,000 photographs", "gain", "95 % interval"]

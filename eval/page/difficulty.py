@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Sequence
 
 import numpy as np
-import pandas as pd
 
 from eval.page import charts, row_charts
 from eval.page.charts import Figure, Line

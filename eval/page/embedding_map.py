@@ -5,10 +5,9 @@ Writes nothing; `figure(run, [0, 1])` takes a few seconds: at most 1,500 photogr
 and then t-SNE to two. Same embeddings and machine, same bytes. Every point carries data-image and data-fold for the page's script.
 """
 
-import zlib
 from html import escape
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from eval.page.charts import Figure
 from eval.files import InputError, read_table
 
 MOST, NAMED, STEPS = 1500, 6, 500  # photographs that are drawn; individuals that are told apart; of the descent
+ALIKE = 1e-5  # numbers of unit rows that differ by less are rounding
 WIDTH, EDGE, LINE = 400, 12, 20  # of the drawing: side, margin, height of a line of its legend
 SHAPES = ["M-4-4H4V4H-4Z", "M0-5L5 4H-5Z", "M0-5.5L5.5 0L0 5.5L-5.5 0Z", "M0 5L5-4H-5Z", "M-1.7-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5V-1.7H-1.7Z",
           "M-5-3L-3-5L0-2L3-5L5-3L2 0L5 3L3 5L0 2L-3 5L-5 3L-2 0Z"]
@@ -41,6 +41,8 @@ def of_fold(fold: int, paths: list[Path], labels: Path) -> Figure:
     if len(chosen) < 4:
         return charts.nothing("map", TITLE, f"Fold {fold} has embeddings of {len(chosen)} photographs; a map takes four.")
     image_id, rows, whale = image_id[chosen], rows[chosen], whale[chosen]
+    if np.allclose(rows, rows[0], atol=ALIKE):
+        return charts.nothing("map", TITLE, f"All photographs of fold {fold} have the same embedding, so there is nothing to lay apart.")
     named = list(most_photographed(whale))
     part = f", {len(chosen):,} of them, whole individuals" if len(chosen) < len(known) else ""
     caption = (f"Each point is a photograph of fold {fold}{part}; near ones are alike to the models (t-SNE; distances between groups say little). "
@@ -63,19 +65,30 @@ def read(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
 def of_model(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Ids (n,) and the plain and mirror embeddings side by side (n, d)."""
     try:
+        check_size(path)
         with np.load(path, allow_pickle=False) as arrays:
-            ids = arrays["image_id"].astype(str)
+            ids = np.array(arrays["image_id"].tolist(), str)  # no text of numbers that are no characters
             rows = np.concatenate([arrays[name] for name in ("plain", "mirror") if name == "plain" or name in arrays], axis=1).astype(np.float32)
-    except (ValueError, KeyError, OSError, EOFError, BadZipFile, zlib.error) as error:  # what numpy lets through of damaged bytes
-        raise InputError(f"{path}: not embeddings (image_id, plain, mirror): {error}; predict this fold again") from None
+    except Exception as error:  # zipfile, zlib and numpy each have kinds of their own for damaged bytes
+        raise InputError(f"{path}: not embeddings (image_id, plain, mirror): {' '.join(str(error).split())[:200]}; predict this fold again") from None
     if rows.ndim != 2 or ids.shape != rows.shape[:1]:
         raise InputError(f"{path}: {ids.shape} image ids and embeddings of {rows.shape}; predict this fold again")
     return ids, rows
 
 
+def check_size(path: Path) -> None:
+    """ValueError where the arrays of a file are packed, and so may be a thousand times as large, or tell of more than it holds."""
+    if not path.is_file():
+        raise ValueError("it is no plain file")
+    with ZipFile(path) as file:
+        entries = file.infolist()
+        if any(entry.compress_type for entry in entries) or sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("it is compressed, or tells of more than it holds; write it with numpy.savez")
+
+
 def unit(rows: np.ndarray) -> np.ndarray:
-    norm = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norm > 0, norm, 1)
+    norm = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))[:, None]  # beyond float32 for large ones
+    return (rows / np.where(norm > 0, norm, 1)).astype(np.float32)
 
 
 def choose(whale: np.ndarray, most: int = MOST) -> np.ndarray:

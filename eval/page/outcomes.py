@@ -15,7 +15,7 @@ import pandas as pd
 
 from eval import metrics
 from eval.files import InputError, read_table
-from eval.page.answers import numbers
+from eval.labels import moments, numbers
 from eval.score import read_per_query
 
 PLACES, LABELS = 20, 5
@@ -69,13 +69,9 @@ def photographs(asked: Path) -> pd.DataFrame:
     table = told(asked / "test" / "metadata.csv", ["path", "viewpoint", "date", "height", "width"])
     table = table.join(told(asked / "labels.csv", ["timestamp"]), how="outer")
     height, width = (pd.to_numeric(table[name], errors="coerce") for name in ("height", "width"))
-    time, date = times(table.timestamp), times(table.date)
+    time, date = moments(table.timestamp), moments(table.date)
     return pd.DataFrame({"file": table.path.str.replace("^.*/", "", regex=True), "viewpoint": table.viewpoint.fillna(""),
                          "shorter": np.minimum(height, width), "time": time, "day": date.fillna(time).dt.normalize()})
-
-
-def times(text: pd.Series) -> pd.Series:
-    return pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
 
 
 def told(path: Path, columns: list[str]) -> pd.DataFrame:
@@ -120,7 +116,7 @@ def of_names(queries: pd.DataFrame, rows: pd.DataFrame, catalogue: Path) -> tupl
     given = rows.drop_duplicates(rows.columns[0]).set_index(rows.columns[0]).iloc[:, 0].reindex(queries.query_id).fillna("")
     labels = given.str.split(n=LABELS, expand=True).reindex(columns=range(LABELS)).fillna("").to_numpy(object)
     wanted = queries.whale_id.to_numpy(object)[:, None]
-    hits = np.where(wanted == "", np.isin(labels.astype(str), ["new_whale", "new_individual"]), labels == wanted)
+    hits = np.where(wanted == "", pd.DataFrame(labels).isin(["new_whale", "new_individual"]), labels == wanted)
     known = told(catalogue, ["whale_id"]).whale_id.value_counts().drop("", errors="ignore")
     nothing = pd.DataFrame({"query": np.zeros(0, int), "found": np.zeros(0, bool), "from": [], "to": [], "days": np.zeros(0)})
     return queries.assign(first_score=np.nan, photographs=queries.whale_id.map(known)), hits, nothing

@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from eval.page.answers import BOX, Answers, numbers, orders
+from eval.labels import leads_out, numbers
+from eval.page.answers import BOX, Answers, orders
 from eval.files import InputError, progress, read_table
+from eval.reading import recognised, stream, upright
 
 ROOM, PAIR_ROOM = 8_500_000, 1_500_000  # characters of data URIs: of all photographs, of all explained pairs
 SIDES, PAIR_SIDE = (180, 320), 640  # pixels of the longer side
@@ -76,11 +78,9 @@ def pictured(answers: Answers, sources: dict[int, str]) -> pd.Series:
 
 def thumbnail(path: Path, box: np.ndarray, side: int) -> str:
     """A data URI of the photograph, upright and cut to `box` (x0, y0, x1, y1 in pixels, NaN: none); "" if unreadable."""
-    from PIL import Image
-
     try:
-        with Image.open(path) as photograph:
-            small = cut(photograph, box, side)
+        with stream(path) as opened:
+            small = cut(recognised(opened), box, side)
     except Exception:  # each decoder has its own kinds for damaged bytes, and a page is worth having without one photograph
         return ""
     small.thumbnail((side, side))
@@ -91,15 +91,13 @@ def thumbnail(path: Path, box: np.ndarray, side: int) -> str:
 
 def cut(photograph, box: np.ndarray, side: int):
     """The part of an upright photograph; a JPEG is decoded at an eighth, quarter or half where that has `side` pixels."""
-    from PIL import ImageOps
-
     full = photograph.size
     box = np.clip(box, 0, max(full))
     longest = max(*(box[2:] - box[:2]), 1) if np.isfinite(box).all() else max(full)
     photograph.draft("RGB", tuple(math.ceil(length * side / longest) for length in full))
-    upright = ImageOps.exif_transpose(photograph).convert("RGB")
-    x0, y0, x1, y1 = np.clip(box * max(upright.size) / max(full), 0, [*upright.size] * 2)
-    return upright.crop((x0, y0, x1, y1)) if x0 < x1 and y0 < y1 else upright
+    picture = upright(photograph).convert("RGB")
+    x0, y0, x1, y1 = np.clip(box * max(picture.size) / max(full), 0, [*picture.size] * 2)
+    return picture.crop((x0, y0, x1, y1)) if x0 < x1 and y0 < y1 else picture
 
 
 def pairs(run: Path, folds: list[int]) -> pd.DataFrame:
@@ -121,6 +119,7 @@ def pairs(run: Path, folds: list[int]) -> pd.DataFrame:
 def explained(path: Path) -> pd.DataFrame:
     table = numbers(read_table(path, PAIR), ["place", "similarity"], path)[PAIR]
     outside = ~table.picture.str.fullmatch(r"[^/\\]+") | table.picture.isin([".", ".."])
+    outside |= leads_out(path.parent, table.picture.mask(outside, ""))
     if outside.any():
         row = outside.idxmax()
         raise InputError(f"{path}: line {row + 2}: picture {table.picture[row]!r} is not a file name in that folder; write the file again")

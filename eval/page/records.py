@@ -34,7 +34,7 @@ def read_object(path: Path, keys: Sequence[str] = ()) -> dict | None:
 def need(path: Path, kind: type | tuple, values: dict) -> None:
     """InputError for the first value that is not of this kind."""
     for key, value in values.items():
-        if not isinstance(value, kind):
+        if not isinstance(value, kind) or kind is NUMBER and (value or 0) < 0:  # no figure of these files is negative
             raise InputError(f"{path}: {key} is {reprlib.repr(value)}, not {KINDS[kind]}; write the file again")
 
 
@@ -84,6 +84,19 @@ def read_manifest(path: Path) -> dict | None:
         need(path, dict, scenarios)
         need(path, NUMBER, {f"{scenario}: database": asked.get("database") for scenario, asked in scenarios.items()})
     return manifest
+
+
+def read_timings(path: Path) -> dict:
+    """The numbers of a timings.json, and the seconds of its models; InputError where one is no number from 0 on."""
+    timing = read_json(path)
+    models = timing.get("models", {}) if isinstance(timing, dict) else None
+    if not isinstance(models, dict) or not all(isinstance(model, dict) for model in models.values()):
+        raise InputError(f"{path}: not an object of numbers and `models`; run solution.predict again")
+    told = [timing, *models.values()]
+    for key, value in [(key, value) for part in told for key, value in part.items() if key.endswith("_seconds") or key == "images"]:
+        if not isinstance(value, (int, float)) or not 0 <= value < 1e15:
+            raise InputError(f"{path}: {key} is {reprlib.repr(value)}, not a number from 0 on; run solution.predict again")
+    return timing
 
 
 def same_folds(run: Path, other: Path) -> None:

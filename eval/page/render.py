@@ -12,8 +12,6 @@ import hashlib
 import json
 from pathlib import Path
 
-import pandas as pd
-
 FOLDER = Path(__file__).parent
 
 
@@ -39,17 +37,22 @@ def inert(data: dict | None) -> str:
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
+def absent(value: float | None) -> bool:
+    """None, NaN and infinity are no figures."""
+    return value is None or not abs(value) < 1e300
+
+
 def number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None or pd.isna(value) else f"{value:.{digits}f}"
+    return "–" if absent(value) else f"{value:.{digits}f}"
 
 
 def count(value: float | None) -> str:
-    return "–" if value is None or pd.isna(value) else f"{value:,.0f}"
+    return "–" if absent(value) else f"{value:,.0f}"
 
 
 def duration(seconds: float) -> str:
-    if not seconds >= 60:
-        return "–" if pd.isna(seconds) else f"{seconds:.1f} s"
+    if absent(seconds) or seconds < 60:
+        return "–" if absent(seconds) else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
@@ -58,4 +61,6 @@ def told(value: object) -> str:
     """A value of a JSON file as text; an object as `key value, key value`."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {told(part)}" for key, part in value.items()) or "none"
-    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
+    if value is None or isinstance(value, float):
+        return "–" if absent(value) else f"{value:.4g}"
+    return str(value)

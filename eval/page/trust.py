@@ -83,7 +83,6 @@ def of_similarities(outcomes: Outcomes) -> list[Figure]:
 def roc(name: str, title: str, drawn: Redrawn, value: np.ndarray, positive: np.ndarray, words: tuple[str, str], kinds: tuple[str, str]) -> Figure:
     """`value` (n,) is to be higher where `positive` (n,); words of the axes, false alarms first; what the positives and the others are."""
     if positive.all() or not positive.any():
-        kind = "that are" if positive.all() else "that are not"
         return charts.nothing(name, title, f"All {len(positive):,} queries are of one kind, so nothing can be told apart.")
     alarms, found = rates(value, positive)
     area = in_words(*drawn.area_under_roc(value, positive))

@@ -19,7 +19,7 @@ import pandas as pd
 
 from eval.files import InputError, read_table, write_table
 from eval.labels import refuse
-from eval.sources.linking import counted, link_all
+from eval.sources.linking import NOT_TEXT, Source, counted, link_all, nameable, photographs
 
 
 class Competition(NamedTuple):
@@ -76,15 +76,17 @@ def asked(source: Path, competition: Competition) -> pd.DataFrame:
     file, folder = source / "sample_submission.csv", source / competition.test
     if file.is_file():
         return image_rows(file, read_table(file, [competition.image])[competition.image])
-    found = sorted(files_in(folder)) if folder.is_dir() else []
+    found = nameable(sorted(files_in(folder))) if folder.is_dir() else []
     found = [name for name in found if name.lower().endswith((".jpg", ".jpeg", ".png"))]
     return image_rows(folder, pd.Series(found, dtype=str))
 
 
 def image_rows(file: Path, name: pd.Series) -> pd.DataFrame:
     """image_id, the name without its suffix, and path; names come from outside and must not lead anywhere."""
-    refuse(file, name, name.str.contains(NO_FILE_NAME), "not the name of a file; a name without folders is needed")
+    unfit = name.str.contains(NO_FILE_NAME) | name.map(lambda cell: bool(NOT_TEXT.search(cell))).astype(bool)
+    refuse(file, name, unfit, "not the name of a file; a name without folders is needed")
     image_id = name.str.replace(r"\.\w+$", "", regex=True)
+    refuse(file, name, image_id == "", "no name before its suffix, so the image would have none; rename the file")
     refuse(file, name, image_id.duplicated(), "an earlier line names this image too; keep one of them")
     return pd.DataFrame({"image_id": image_id, "path": "images/" + name})
 
@@ -116,20 +118,15 @@ def join_boxes(boxes: pd.DataFrame, *parts: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def write_part(data: Path, rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """metadata.csv and images/ of the rows whose photograph is in `folder`, or of all where there is no such folder.
+    """metadata.csv and images/ of the rows whose photograph is in `folder` and can be read, or of all where there is no such folder.
 
     Returns those rows.
     """
     data.mkdir(exist_ok=True)
     if folder.is_dir():
-        there = file_names(rows).isin(files_in(folder))
-        if not there.any():
-            raise InputError(f"{folder}: none of the photographs that the table names is here; unpack them into this folder")
-        if not there.all():
-            print(f"warning: {counted(list(file_names(rows)[~there]), f'photographs are not in {folder} and are left out')}")
-        rows = rows[there]
-        files = (os.path.realpath(folder / name) for name in file_names(rows))
-        link_all(dict(zip((data / path for path in rows["path"]), files)), f"{folder.name}: linking")
+        files = photographs(Source(str(folder), "photograph {}", 1), file_names(rows), folder, folder.parent)
+        rows = rows.loc[files.index]
+        link_all({data / path: file for path, file in zip(rows["path"], files)}, f"{folder.name}: linking")
     else:
         print(f"note: no folder {folder}: a label table without photographs")
     write_table(rows, data / "metadata.csv")

@@ -12,8 +12,8 @@ from typing import NamedTuple, Sequence
 import pandas as pd
 
 from eval.files import InputError, progress
+from eval.reading import recognised, stream
 
-MAX_PIXELS = 200_000_000
 NOT_TEXT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -35,12 +35,13 @@ class Source(NamedTuple):
                         f"{name} holds a control character; mend or drop the row")
 
 
-def photographs(source: Source, path: pd.Series, folder: Path) -> pd.Series:
-    """The real file of each row whose photograph is in `folder` and can be read; what is not is counted."""
+def photographs(source: Source, path: pd.Series, folder: Path, root: Path | None = None) -> pd.Series:
+    """The real file of each row whose photograph is in `folder` and can be read; what is not is counted. InputError where a link leads
+    out of `root`, by default that folder."""
     files = path.map({name: real_file(folder, name) for name in progress(list(path.unique()), "looking for photographs")})
-    root = os.path.join(os.path.realpath(folder), "")
-    leads_out = (files != "") & ~files.str.startswith(root)
-    source.refuse(path, leads_out, f"leads out of {folder} through a link; put the file itself there")
+    inside = os.path.join(os.path.realpath(root or folder), "")
+    leads_out = (files != "") & ~files.str.startswith(inside)
+    source.refuse(path, leads_out, f"leads out of {root or folder} through a link; put the file itself there")
     if not (files != "").any():
         raise InputError(f"{folder}: none of the photographs that the table names is here, such as {path.iloc[0]}; "
                          "unpack them into this folder or choose another")
@@ -63,13 +64,10 @@ def real_file(folder: Path, path: str) -> str:
 
 
 def is_photograph(file: str) -> bool:
-    """Whether the file may be read, is an image by its header, and has no more pixels than the predictor reads."""
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = None  # measured here
+    """Whether the file may be read and is an image by its header, of no more pixels than the predictor reads."""
     try:
-        with Image.open(file) as photograph:
-            return photograph.width * photograph.height <= MAX_PIXELS
+        with stream(file) as opened:
+            return recognised(opened) is not None
     except Exception:  # each decoder has its own kinds for damaged bytes
         return False
 
@@ -89,3 +87,11 @@ def counted(names: Sequence[str], what: str) -> str:
     """How many, and the first of them, which a terminal may not be able to print."""
     first = [name if name.isprintable() else ascii(name) for name in names[:1]]
     return f"{len(names):,} {what}" + "".join(f" (the first is {name})" for name in first)
+
+
+def nameable(names: Sequence[str]) -> list[str]:
+    """The names that a table can hold; of the others it is told how many there are."""
+    others = [name for name in names if NOT_TEXT.search(name)]
+    if others:
+        print(f"warning: {counted(others, 'files are left out, whose names no table can hold; give them others')}")
+    return [name for name in names if not NOT_TEXT.search(name)]

@@ -109,7 +109,9 @@ def moments(source: Source, text: pd.Series, name: str, date_format: str | None)
     iso = text
     for form, as_iso in [] if date_format else DATES:
         iso = iso.str.replace(form, as_iso, regex=True)
+    iso = iso.mask(iso.isin(["now", "today"]), "-")  # pandas takes these from the clock
     moment = pd.to_datetime(iso, format=date_format or "ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
+    moment = moment.where(moment.dt.year >= 1000)  # which ISO 8601 writes with four digits
     why = f"is not what --date-format {date_format} says" if date_format else f"is not a time; {HOW_TO_DATE}"
     source.refuse(text, moment.isna() & (text != ""), f"{name} {why}")
     return moment

@@ -18,7 +18,8 @@ from pathlib import Path
 import pandas as pd
 
 from eval.files import InputError, progress, read_table
-from eval.sources.linking import Source, counted
+from eval.reading import recognised, stream
+from eval.sources.linking import Source, counted, nameable
 from eval.sources.sightings import write_sightings
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
@@ -81,6 +82,7 @@ def write_folders(data: Path, folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     found, links = files_below(folder)
+    found = nameable(found)
     path = pd.Series([name for name in found if name.lower().endswith(SUFFIXES)], dtype=object)
     others = [name for name in found if not name.lower().endswith(SUFFIXES)]
     if path.empty:
@@ -107,11 +109,11 @@ def taken(folder: Path, path: pd.Series) -> pd.Series:
 
 def original_time(file: Path) -> str:
     """The tag DateTimeOriginal."""
-    from PIL import ExifTags, Image
+    from PIL import ExifTags
 
     try:
-        with Image.open(file) as photograph:
-            return str(photograph.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal, ""))
+        with stream(file) as opened:
+            return str(recognised(opened).getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal, ""))
     except Exception:  # each decoder has its own kinds for damaged bytes; what cannot be read is counted later
         return ""
 
