@@ -352,7 +352,8 @@ def test_stopped_it_leaves_no_file_and_no_process(stop, data, tmp_path):
     sleep = f"import time; time.sleep(600)  # {tmp_path}"
     code = f"import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', {sleep!r}])\nopen('started', 'w').close()\nchild.wait()"
     words = [sys.executable, "-m", "eval.bench", "inference", "--submission", crafted(tmp_path / "s.zip", code), "--data", data, "--sizes", "6,12"]
-    process = subprocess.Popen(list(map(str, words)), cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path / "tmp")}, stderr=subprocess.PIPE, text=True)
+    listening = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job has it ignored
+    process = subprocess.Popen(list(map(str, words)), cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path / "tmp")}, stderr=subprocess.PIPE, text=True, preexec_fn=listening)
     while not list((tmp_path / "tmp").glob("bench-*/run/started")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
