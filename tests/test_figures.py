@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -282,8 +283,7 @@ def test_names_without_probabilities_say_what_makes_them(tmp_path):
 
 
 def test_rankings_with_probabilities_tell_new_from_known(run, tmp_path):
-    from shutil import copytree
-    copy = copytree(run, tmp_path / "run")
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
     asked = pd.concat([pd.read_csv(path) for path in sorted((run / "folds/0/test/queries").glob("*.csv"))])
     known = asked.query_id.isin(pd.read_csv(run / "folds/0/truth.csv").query_id)
     chance = np.random.default_rng(0).uniform(size=len(asked)).round(2)
@@ -410,8 +410,7 @@ def test_an_empty_run_says_what_is_missing_everywhere(tmp_path):
 
 
 def test_a_file_that_breaks_the_rules_has_no_strict_figures(run, tmp_path):
-    from shutil import copytree
-    copy = copytree(run, tmp_path / "run")
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
     per_query = score.read_per_query(copy / "fold0/per_query.csv")
     write_table(per_query.assign(strict=np.nan), copy / "fold0/per_query.csv")
     made = {section.name: section for section in figures.sections(copy, [0], run)}
@@ -426,8 +425,7 @@ def test_seconds_without_end_are_refused(tmp_path):
 
 
 def test_a_similarity_without_end_is_refused_with_its_line(run, tmp_path):
-    from shutil import copytree
-    copy = copytree(run, tmp_path / "run")
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
     path = copy / "fold0/submission.csv"
     rows = pd.read_csv(path, dtype=str)
     rows.loc[0, "score"] = "inf"
@@ -523,3 +521,10 @@ def test_tables_without_rows_and_a_single_query_are_no_trouble(run, tmp_path):
     assert all(not each.chart for name in ("trust", "map", "time", "ensembles") for each in made[name].figures)
     write_table(score.read_per_query(run / "fold0/per_query.csv").head(0), tmp_path / "fold0/per_query.csv")
     assert all(each.absent for section in figures.sections(tmp_path, [0], None) for each in section.figures)
+
+
+def test_a_truth_without_queries_is_refused(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    write_table(pd.read_csv(copy / "folds/0/truth.csv").drop(columns="query_id"), copy / "folds/0/truth.csv")
+    with pytest.raises(InputError, match="folds/0/truth.csv: column 'query_id' is missing"):
+        outcomes.read(copy, [0])

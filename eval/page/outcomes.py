@@ -61,6 +61,8 @@ def of_fold(run: Path, fold: int) -> tuple[pd.DataFrame, np.ndarray, pd.DataFram
         return of_names(queries, read_table(answered / "submission.csv"), asked / "train" / "metadata.csv")
     rows = read_table(answered / "submission.csv", ["query_id", "database_image_id", "score"])
     rows = numbers(rows, ["score"], answered / "submission.csv")
+    if "query_id" not in truth:
+        raise InputError(f"{asked / 'truth.csv'}: column 'query_id' is missing; cut the folds again")
     return of_photographs(queries, rows, truth, images)
 
 
