@@ -22,7 +22,7 @@ from test_embed import ensemble, tiny
 from test_predict import competition, damaged
 
 ROOT = Path(__file__).parents[1]
-PREDICTIONS, EPOCHS, FEWER = 3000, 50, 20  # in the fast suite so many times fewer predictions
+PREDICTIONS, EPOCHS, FEWER = 3000, 50, 40  # in the fast suite so many times fewer predictions
 WARM = 0.4  # of a run, in which caches fill and the heap finds its size
 PER_PREDICTION, PER_EPOCH = 20_000, 100_000  # bytes that the resident memory may grow by: measured are 400 and 4,700
 PER_ONE_OF_FEW = 150_000  # where a single step of the heap shows; a leaked toy model is 1.4 million, of every third prediction

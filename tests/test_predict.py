@@ -592,7 +592,7 @@ def scenario(data, number, queries=None, database=None):
     (b"", None, ["queries/scenario02.csv: the file is empty"]),
     (None, b"", ["databases/scenario02.csv: the file is empty"]),
     (b"query,image\n1,2\n", None, ["queries/scenario02.csv: column 'query_id' is missing"]),
-    (b"\xff\xfe\x00\x01", None, ["queries/scenario02.csv: not a readable CSV in UTF-8"]),
+    (b"\xff\xfe\x00\x01", None, ["queries/scenario02.csv: line 1 holds a zero byte"]),
 ])
 def test_of_an_empty_or_unreadable_scenario_only_the_others_are_answered(queries, database, warnings, broken, capsys):
     whole = pd.read_csv(predicted(broken, broken / "whole.csv"))

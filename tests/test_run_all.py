@@ -111,7 +111,7 @@ def test_a_second_run_elsewhere_gives_the_same_bytes_and_a_third_one_here_trains
     (["--data", "x", "--recipe", "smal"], "did you mean 'small'"),
     (["--dta", "x"], "unknown option --dta"),
     (["--data"], "--data needs a value"),
-    (["test", "--everything"], "test takes --all or nothing"),
+    (["test", "--everything"], "test takes --all, --lowest or nothing"),
 ])
 def test_a_wrong_option_is_told_in_one_line(arguments, told):
     refused = run_all(*arguments)
