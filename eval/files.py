@@ -14,7 +14,7 @@ import pandas as pd
 
 from eval import tables
 from eval.errors import InputError
-from eval.outputs import alone, emptied, hidden, whole, whole_directory
+from eval.outputs import alone, whole, whole_directory
 from eval.shortage import check_memory, check_room, lacks_memory, told
 
 LONGEST = 1000  # letters of a message

@@ -17,8 +17,8 @@ from typing import List, Optional
 
 import numpy as np
 
-from eval.files import InputError, alone, check_room, emptied, hidden, read_json, run, whole_directory, write_json
-from eval.outputs import told_of
+from eval.files import InputError, alone, check_room, read_json, run, whole_directory, write_json
+from eval.outputs import emptied, hidden, told_of
 from solution import recipe
 from solution.files import arrays, read_object, write_arrays
 from solution.files import run as run_solution

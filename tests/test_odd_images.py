@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 import odd_images
-import toy
 import toy_names
 import toy_run
 from eval import fingerprints, folds, leakage, reading, report
