@@ -418,7 +418,8 @@ def test_the_reference_runs_alone_on_the_weights_of_a_submission(packed, fold, t
         assert not any(name.startswith("solution/") for name in ours.namelist())
         ours.extractall(tmp_path / "alone")
     (tmp_path / "alone" / "data").symlink_to(fold / "test")
-    done = subprocess.run([sys.executable, "main.py"], cwd=tmp_path / "alone", env={"PATH": ""}, capture_output=True, text=True)
+    alone = "import runpy, sys; sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in repr(finder)]; runpy.run_path('main.py', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", alone], cwd=tmp_path / "alone", env={"PATH": ""}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     answered(predict.main, fold / "test", tmp_path / "alone" / "weights", tmp_path / "ours.csv")
     same = rounds.agreement(read_table(tmp_path / "ours.csv"), read_table(tmp_path / "alone" / "submission" / "submission.csv"))

