@@ -1,7 +1,7 @@
 """What each model adds: every ensemble of a run's models, ranked from saved embeddings and scored.
 
 Reads RUN/folds and, of every fold that was predicted, RUN/foldK/embeddings/ and timings.json. No model runs: each ranking is
-`python -m solution.rank` on some of the models. Ranked are every model alone, the prefixes of the recipe's order, and all
+`python -m solution.rank` on some of the models, as the rank.json beside them says. Ranked are every model alone, the prefixes of the recipe's order, and all
 models without one; each with and without mirror images.
 
     python -m eval.ensembles runs/small --folds 0,1

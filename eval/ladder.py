@@ -1,13 +1,13 @@
 """An ablation table: a recipe and a file of differences -> one row each, trained, predicted and scored.
 
 Reads ROWS.yaml, a recipe and a fold. A row is a name with `about` (one line) and differences in the recipe's own form:
-`shared` and `identify` are laid over the recipe's, `models` takes the place of its models.
+`shared`, `rank` and `identify` are laid over the recipe's, `models` takes the place of its models.
 
     python -m eval.ladder ROWS.yaml --recipe hwi-small --folds FOLDS --fold 0 --inner INNER/0 --output ladder.csv
 
 Writes ladder.csv anew after every row, and its recipe, weights, submission and scores to ladder/ROW/. A row that is
 there with the same hash (recipe, folds, seed) is passed over, one that was begun goes on, and one that differs from a
-done one in `identify` alone is fitted on its weights. Where a row's `shared` or `models` changed, ladder/ROW/ is removed
+done one in `rank` or `identify` alone takes its weights. Where a row's `shared` or `models` changed, ladder/ROW/ is removed
 and the row trained anew. `seconds` are those of the epochs, whichever row trained them.
 Expect a Markdown table, and exit status 1 where a row failed; the others stand.
 """
@@ -33,7 +33,7 @@ from eval.page.records import read_object
 from eval.score import read_per_query
 
 RECIPES = Path(__file__).parents[1] / "solution" / "recipes"
-TABLES = "shared", "models", "identify"
+TABLES = "shared", "models", "rank", "identify"
 MOST_BYTES, MOST_NODES = 1 << 18, 10_000  # of a YAML file; of what it holds, an alias counting as often as it stands there
 COLUMNS = ["row", "score", "low", "high", "known", "unknown", "auc", "seconds", "inner_map5", "hash"]
 
@@ -121,7 +121,7 @@ def checked(name: object, row: object, path: Path) -> dict:
 
 def laid_over(recipe: dict, row: dict) -> dict:
     """The recipe with a row's differences."""
-    return recipe | row | {key: merged(recipe.get(key, {}), row[key]) for key in ("shared", "identify") if key in row}
+    return recipe | row | {key: merged(recipe.get(key, {}), row[key]) for key in ("shared", "rank", "identify") if key in row}
 
 
 def merged(base: Mapping, differences: Mapping) -> dict:
@@ -154,7 +154,7 @@ class Ladder:
 
     def hash(self, recipe: dict) -> str:
         folds = [(fold.name, read_json(fold.parent / "manifest.json")) for fold in (self.fold, self.inner) if fold]
-        told = [training(recipe), recipe.get("identify", {}), recipe.get("protocol"), folds, self.seed]
+        told = [training(recipe), recipe.get("identify", {}), recipe.get("protocol"), folds, self.seed, *([recipe["rank"]] if recipe.get("rank") else [])]
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def climb(self, name: str, recipe: dict, donors: list[str]) -> dict:
@@ -273,7 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Train, predict and score a recipe with each of several differences.",
         epilog="example: python -m eval.ladder rows.yaml --recipe small --folds folds --fold 0 --output ladder.csv")
-    parser.add_argument("rows", type=Path, metavar="ROWS.yaml", help="name -> about, shared, models, identify")
+    parser.add_argument("rows", type=Path, metavar="ROWS.yaml", help="name -> about, shared, models, rank, identify")
     parser.add_argument("--recipe", required=True, help="what they differ from: a name or a .yaml file")
     parser.add_argument("--folds", type=Path, required=True, help="directory that python -m eval.folds wrote")
     parser.add_argument("--fold", type=int, default=0, help="the one to predict")

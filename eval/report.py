@@ -1,7 +1,7 @@
 """One page about a run: what it scored and where, what it answered to every query, how it learned, what it cost.
 
 Reads what is there of RUN: score.json, fold*/{score.json,per_query.csv,submission.csv,probabilities.csv,ensembles.csv,timings.json,
-explain/,weights/}, summary.csv and folds/; a leaderboard beside RUN; with --against another run of the same folds. Writes one
+doubts.csv,explain/,weights/}, summary.csv and folds/; a leaderboard beside RUN; with --against another run of the same folds. Writes one
 HTML file that needs no other file and no network; what is absent is said in its place.
 
     python -m eval.report runs/demo --output runs/demo/report.html
@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from eval import leaderboard
-from eval.page import answers, charts, gallery, pictures
+from eval.page import answers, charts, doubts, gallery, pictures
 from eval.labels import numbers
 from eval.page.charts import Figure
 from eval.files import InputError, alone, check_room, read_table, run, whole
@@ -96,7 +96,7 @@ def contents(run: Path, against: Path | None = None, board: Path | None = None) 
         "guess": None if of_names else guess(manifest, folds), "scenarios": scenario_rows(score, manifest) if score else [], "sections": figures.sections(run, folds, against),
         "learning": {fold: learning(run, fold) for fold in folds}, "board_file": board,
         "boards": boards(board or leaderboard.beside(run), bool(board), manifest, system), "system": system,
-        "steps": steps(run / "summary.csv"),
+        "steps": steps(run / "summary.csv"), "doubts": doubts.read(run, folds),
         "recipes": recipes(run, folds), "protocols": PROTOCOLS, "counts": COUNTS,
         "provenance": present(folds, lambda fold: read_object(run / f"fold{fold}" / "weights" / "provenance.json")),
         **queries(run, folds, against, manifest),

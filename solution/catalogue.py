@@ -11,7 +11,6 @@ into the directory can write index.json, too, and FAISS's reader is not made for
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import sys
@@ -21,7 +20,7 @@ from typing import BinaryIO, ContextManager, Iterator, List, NamedTuple, Optiona
 
 import numpy as np
 
-from solution import inverted, recipe
+from solution import inverted, outputs, recipe
 from solution.files import InputError, arrays, progress, read_json, whole, whole_directory, write_arrays, write_json
 from solution.joined import Joined, rows_a_block
 from solution.nearest import Rows
@@ -197,19 +196,11 @@ def new_folder(output: Path) -> ContextManager[Path]:
     return whole_directory(output)
 
 
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Nobody else adds to the index meanwhile."""
+def alone(folder: Path) -> ContextManager[None]:
+    """Nobody else adds to the index meanwhile, or builds one there."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such directory; make it with python -m solution.search build")
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise InputError(f"{folder}: another python -m solution.search add is at work there; wait for it") from None
-    finally:
-        os.close(descriptor)
+    return outputs.alone(folder)
 
 
 def write(index: Index, folder: Path) -> None:

@@ -28,6 +28,8 @@ def chosen(device: str, complaints: Complaints = STRICT) -> str:
         complaints.add("--device cuda: torch sees no CUDA device here; --device cpu or auto works on the CPU")
     if chosen == "cpu":
         keep_pages()
+    elif "LOCAL_RANK" in os.environ:
+        own_gpu()
     return chosen
 
 
@@ -39,6 +41,18 @@ def has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def own_gpu() -> None:
+    """Of the GPUs of a machine, each of the processes that torchrun has started there takes one."""
+    import torch
+
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+
+
+def sharers() -> int:
+    """The processes of torchrun's that share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def keep_pages() -> None:

@@ -3,8 +3,10 @@
     python -m solution.embed --data DATA --weights WEIGHTS --output EMBEDDINGS
 
 Reads the photographs of DATA/metadata.csv and the models of WEIGHTS. Writes EMBEDDINGS/MODEL.npz (image_id, plain and mirror
-(n, width) float32) and the model's spec beside it as MODEL.json; with --shard i/n MODEL.i-of-n.npz of every n-th photograph, which
-solution.rank joins. What was computed before is taken from the cache, unless --no-cache.
+(n, width) float32) and the model's spec beside it as MODEL.json, and rank.json where WEIGHTS has one; with --shard i/n
+MODEL.i-of-n.npz of every n-th photograph, which solution.rank joins, and with --shards n those of all n that are not there yet and that
+no other process is at (docs/machines.md). What was computed before is taken from the cache, unless --no-cache. A photograph that
+cannot be read is told and gets rows of zeros, which are like nothing; --strict stops there.
 """
 
 import argparse
@@ -19,11 +21,11 @@ import pandas as pd
 from solution import engines, images, recipe, shards
 from solution.deadline import Deadline
 from solution.device import chosen, decoders
-from solution.files import STRICT, Complaints, alone, check_room, natural, progress, run, write_arrays, write_json
+from solution.files import STRICT, Complaints, InputError, alone, check_room, natural, progress, run, write_arrays, write_json
+from solution.fusion import Embeddings
 from solution.images import View
 from solution.known import Known
 from solution.pixels import Pixels, Stopwatch
-from solution.rank import Embeddings
 from solution.shortage import told
 
 
@@ -97,7 +99,9 @@ class Embedder:
             for side in sides if self.known and self.same_kind(spec) else ():
                 self.keep(spec, side, found[side])
         self.cached += old
+        unreadable = [row for row, digest in enumerate(self.pixels.digests) if digest == b""]
         for side in sides:
+            found[side][unreadable] = 0
             self.seconds.setdefault(spec.name, {})[f"{side}_seconds"] = (self.forward.seconds - before) / len(sides)
         return found
 
@@ -177,12 +181,13 @@ def file_of(spec: recipe.Spec, output: Path, shard: Optional[shards.Shard]) -> P
     return output / f"{shard.of(spec.name) if shard else spec.name}.npz"
 
 
-def save(embeddings: Dict[str, Embeddings], specs: List[recipe.Spec], output: Path, shard: Optional[shards.Shard] = None) -> Path:
-    """Writes MODEL.npz, or that of a shard, and MODEL.json of each model; without mirror images `mirror` is zeros."""
+def save(embeddings: Dict[str, Embeddings], specs: List[recipe.Spec], output: Path, shard: Optional[shards.Shard] = None, sources: Dict[str, shards.Source] = {}) -> Path:
+    """Writes MODEL.npz, or that of a shard, and MODEL.json of each model; without mirror images `mirror` is zeros. A shard tells its source."""
     for spec in specs:
         arrays = {"mirror": np.zeros_like(embeddings[spec.name]["plain"]), **embeddings[spec.name]}
         write_json(recipe.plain(spec), output / f"{spec.name}.json")
-        write_arrays(file_of(spec, output, shard), **{name: arrays[name] for name in ("image_id", "plain", "mirror")})
+        source = {"source": np.array(sources[spec.name])} if sources else {}
+        write_arrays(file_of(spec, output, shard), **{name: arrays[name] for name in ("image_id", "plain", "mirror")}, **source)
     return output
 
 
@@ -195,35 +200,65 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="data directory with metadata.csv")
     parser.add_argument("--weights", type=Path, required=True, help="directory that python -m solution.train wrote")
     parser.add_argument("--output", type=Path, required=True, help="directory for MODEL.npz")
-    parser.add_argument("--shard", type=shards.shard, metavar="I/N", help="only every N-th photograph from the I-th on, to MODEL.I-of-N.npz; python -m solution.rank joins them")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--shard", type=shards.shard, metavar="I/N", help="only every N-th photograph from the I-th on, to MODEL.I-of-N.npz; python -m solution.rank joins them")
+    part.add_argument("--shards", type=shards.number, metavar="N", help="all N shards that are not there yet and that no other process is at; under torchrun by default as many as processes")
+    parser.add_argument("--strict", action="store_true", help="stop at a photograph that cannot be read instead of passing over it")
     parser.add_argument("--timings", type=Path, help="JSON file for the seconds of each phase")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--engine", choices=["auto", *engines.KINDS], default="auto", help="what runs the models (default: onnx on a CPU where it is installed); onnx8: in 8 bits, see solution.quantize")
     parser.add_argument("--workers", type=natural, help="threads that decode (default: one a core, at most 8)")
     parser.add_argument("--no-cache", action="store_true", help="compute everything, and keep no embeddings for the next time")
     args = parser.parse_args()
+    from solution import ranks, turns  # which are not packed
+
+    with ranks.together("the same command goes on; shards that are there are not made again"):
+        if args.shard or args.shards or ranks.world() > 1:
+            turns.embed(args)
+        else:
+            embed_whole(args, started)
+
+
+def embed_whole(args: argparse.Namespace, started: float) -> None:
     specs = recipe.specs(args.weights)
-    with alone(*(file_of(spec, args.output, args.shard) for spec in specs)):
-        for path in filter(None, (args.output / "MODEL.npz", args.timings)):
+    with alone(*(file_of(spec, args.output, None) for spec in specs)):
+        for path in filter(None, (file_of(specs[0], args.output, None), args.timings)):
             check_room(path)
-        table, embedder = embedded(specs, args)
+        work = Work(specs, args)
+        embedder = work.write(specs)
         if args.timings:
             write_json({"embed_seconds": time.perf_counter() - started, **embedder.timings()}, args.timings)
-    print(f"{args.output}: {len(table)} photographs embedded by {len(specs)} models")
+    print(f"{args.output}: {len(work.table)} photographs embedded by {len(specs)} models, {work.complaints.count} warnings")
 
 
-def embedded(specs: List[recipe.Spec], args: argparse.Namespace) -> Tuple[pd.DataFrame, Embedder]:
-    """Writes the embeddings that the arguments ask for: their photographs and what ran the models."""
-    table = images.listed(args.data)
-    table = table.iloc[args.shard.rows() if args.shard else slice(None)].reset_index(drop=True)
-    device = chosen(args.device)
-    kind = engines.chosen(args.engine, device)
-    photographs = Pixels(table, args.data, views(specs), decoders() if args.workers is None else args.workers)
-    embedder = Embedder(photographs, Engines(args.weights, device, kind), None if args.no_cache else Known(args.weights, device, kind))
-    for spec in specs:  # each is on the disk before the next one begins
-        save(embedder.all([spec], table.image_id.to_numpy(str)), [spec], args.output, args.shard)
-    return table, embedder
+class Work:
+    """The photographs and the models that the arguments name."""
+
+    def __init__(self, specs: List[recipe.Spec], args: argparse.Namespace) -> None:
+        self.specs, self.args, self.complaints = specs, args, Complaints(args.strict)
+        self.table = images.listed(args.data, self.complaints).reset_index(drop=True)
+        device = chosen(args.device)
+        self.kind = engines.chosen(args.engine, device)
+        self.engine_of = Engines(args.weights, device, self.kind)
+        self.known = None if args.no_cache else Known(args.weights, device, self.kind)
+        self.workers = decoders() if args.workers is None else args.workers
+
+    def of(self, shard: Optional[shards.Shard]) -> pd.DataFrame:
+        return self.table.iloc[shard.rows()].reset_index(drop=True) if shard else self.table
+
+    def write(self, specs: List[recipe.Spec], shard: Optional[shards.Shard] = None, sources: Dict[str, shards.Source] = {}) -> Embedder:
+        """Embeds all photographs or a shard by some of the models: what ran these. InputError where none could be read."""
+        table = self.of(shard)
+        photographs = Pixels(table, self.args.data, views(specs), self.workers, self.complaints)
+        embedder = Embedder(photographs, self.engine_of, self.known)
+        recipe.write_rank(recipe.read_rank(self.args.weights), self.args.output)
+        for spec in specs:  # each is on the disk before the next one begins
+            embeddings = embedder.all([spec], table.image_id.to_numpy(str))
+            if len(photographs.told) == len(table) > 0:
+                raise InputError(f"{self.args.data}: none of {len(table)} photographs could be read; is their disk there?")
+            save(embeddings, [spec], self.args.output, shard, sources)
+        return embedder
 
 
 if __name__ == "__main__":
-    run(main, relief="lower --workers, or embed in parts with --shard")
+    run(main, relief="lower --workers, or embed in parts with --shards")

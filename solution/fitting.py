@@ -1,5 +1,6 @@
 """The training of one model: its steps, its checkpoints, and the loop."""
 
+import contextlib
 import csv
 import json
 import os
@@ -19,7 +20,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader
 
-from solution import checkpoints, gallery, models, recipe, schedule, sound
+from solution import centres, checkpoints, gallery, local_fit, models, norms, recipe, schedule, sound
 from solution.batches import Augmented, Batches, TrainingSet
 from solution.files import Failure, InputError, arrays, check_room, progress, whole, write_arrays
 from solution.losses import Objective
@@ -83,11 +84,17 @@ class Fitting:
         torch.backends.cudnn.deterministic = True
         self.fabric = launched(device, spec.train)
         self.progress = Progress(json.dumps([recipe.plain(spec), seed, training.fingerprint, self.fabric.world_size]))
+        self.require_alike(self.progress.settings, "the recipe, --seed, --data and the finished models of --output")
         torch.manual_seed(seed)
         self.trainee = Trainee(spec, training).to(memory_format=torch.channels_last)
         self.source = load_pretrained(self.trainee.model, spec.model)
         if not sound.finite(self.trainee.state_dict().values()):
             raise InputError(f"{spec.name}: model.pretrained {spec.model.pretrained}: holds weights that are no numbers; take others")
+        self.whole_batch = contextlib.nullcontext()
+        if self.fabric.world_size > 1 and device == "cuda":
+            self.trainee = norms.shared_on_gpu(self.trainee)
+        elif self.fabric.world_size > 1:
+            self.whole_batch = norms.WholeBatch(self.fabric.global_rank, self.fabric.world_size)
         model = self.trainee.model
         self.module, self.optimiser = self.fabric.setup(self.trainee, schedule.optimiser_for(model.backbone, [model.necks, self.trainee.objective], spec.train))
         self.batches = Batches(training.all_labels, spec.train, seed, self.fabric.global_rank, self.fabric.world_size)
@@ -98,7 +105,7 @@ class Fitting:
         if spec.train.batch_size < 2 * self.fabric.world_size:
             raise InputError(f"{spec.name}: train.batch_size {spec.train.batch_size} leaves each of {self.fabric.world_size} processes one image, and batch normalisation needs two; take more, or fewer processes")
         self.training, self.workers = training, workers
-        self.room: Optional[Path] = None  # the folder of the checkpoints, once it was tried
+        self.room: Optional[Path] = None  # the folder of the weights, once it was tried; that of the checkpoints goes when it is empty
 
     @cached_property
     def loader(self) -> DataLoader:
@@ -155,7 +162,8 @@ class Fitting:
             group["lr"], group["betas"] = learning_rate, (beta, train.beta2)
         images, labels, species = (tensor.to(self.fabric.device, non_blocking=True) for tensor in (images, labels, species))
         mixing = (torch.randperm(len(labels)), np.random.default_rng(random).beta(train.mixup, train.mixup)) if train.mixup else ()
-        loss = self.module(models.normalised(images, self.spec.model), labels, species, *mixing)
+        with self.whole_batch:
+            loss = self.module(models.normalised(images, self.spec.model), labels, species, *mixing)
         self.optimiser.zero_grad()
         self.fabric.backward(loss)
         if train.clip:
@@ -171,6 +179,12 @@ class Fitting:
         if trouble:
             raise Failure(f"{self.spec.name}: {trouble} in epoch {self.progress.epoch + 1}; lower train.learning_rate, or train with train.precision bf16 or fp32")
         return loss
+
+    def require_alike(self, value: object, what: str) -> None:
+        """InputError where this process has another value than the first one: on another machine, with files of its own."""
+        if self.on_first(lambda: value) != value:
+            raise InputError(f"{self.spec.name}: process {self.fabric.global_rank} does not train what the first one does: {what} must be alike on all machines; "
+                             "share them, or copy them there")
 
     def on_first(self, answer: Callable):
         """What the first process answers, on all of them."""
@@ -191,7 +205,7 @@ class Fitting:
         size = sum(tensor.nbytes for tensor in self.trainee.state_dict().values())
         if self.progress.epoch < self.spec.train.all_epochs:
             check_room(self.checkpoint, 3 * size * (1 if self.checkpoint.is_file() else 2))  # Adam keeps two more numbers for each weight
-            self.room = self.checkpoint.parent
+            self.room = weights
         check_room(weights / f"{self.spec.name}.npz", size)
 
     def save_checkpoint(self) -> None:
@@ -208,8 +222,11 @@ class Fitting:
 
     def resume(self) -> None:
         """Goes on from the checkpoint, where there is one; InputError where it was made under other settings."""
-        if not self.checkpoint.is_file():
-            return
+        if self.checkpoint.is_file():
+            self.load_checkpoint()
+        self.require_alike(asdict(self.progress), f"checkpoints such as {self.checkpoint}")
+
+    def load_checkpoint(self) -> None:
         state = arrays(self.checkpoint, ("progress",))
         told = json.loads(str(state.pop("progress")))
         if told["settings"] != self.progress.settings:
@@ -234,6 +251,10 @@ class Fitting:
                 linear, known = self.trainee.objective.total[1], self.training.whale_ids  # mirror images' own whales come after these
                 values = (tensor.detach().cpu().numpy()[: len(known)] for tensor in (linear.weight, linear.bias))
                 gallery.write_classifier(gallery.Classifier(known, *values), weights, self.spec.name)
+            if self.spec.train.all_epochs:  # untrained ones tell nothing
+                centres.write(self.trainee.objective, self.training.whale_ids, weights, self.spec.name)
+            if self.spec.predict.local_size:
+                local_fit.write(self.trainee.model, self.spec, self.training.photographs, weights)
             models.save(self.trainee.model, self.spec, weights)
             checkpoints.drop(self.checkpoint)
         self.fabric.barrier()

@@ -12,7 +12,7 @@ from typing import Dict, List, Optional
 import numpy as np
 import pandas as pd
 
-from solution import images, rank, recipe
+from solution import fusion, images, recipe
 from solution.files import STRICT, Complaints, InputError, arrays, write_arrays
 
 BOX = ["x0", "y0", "x1", "y1"]
@@ -44,7 +44,7 @@ def read(weights: Path, names: List[str]) -> Gallery:
             raise InputError(f"{weights}/gallery/{name}.npz: needs image_id, whale_id and digest (m) and embedding (m, d)")
         if not finite(table["embedding"]):
             raise InputError(f"{weights}/gallery/{name}.npz: array embedding holds what is no finite number; train the models again")
-    return Gallery(first["image_id"], first["whale_id"], first["digest"], {name: rank.to_unit_length(table["embedding"].astype(np.float32)) for name, table in tables.items()})
+    return Gallery(first["image_id"], first["whale_id"], first["digest"], {name: fusion.to_unit_length(table["embedding"].astype(np.float32)) for name, table in tables.items()})
 
 
 def check_lists(path: Path, table: Dict[str, np.ndarray], *keys: str) -> None:
@@ -129,7 +129,7 @@ class Classifier:
     weight: np.ndarray
     bias: np.ndarray
 
-    def logits(self, embeddings: rank.Embeddings) -> np.ndarray:
+    def logits(self, embeddings: fusion.Embeddings) -> np.ndarray:
         """(n, k) of plain embeddings (n, width), or the mean of theirs and their mirror images'."""
         plain = embeddings["plain"]
         return ((plain + embeddings["mirror"]) / 2 if "mirror" in embeddings else plain) @ self.weight.T + self.bias
@@ -153,6 +153,6 @@ def write_classifier(classifier: Classifier, weights: Path, name: str) -> Path:
     return write_arrays(weights / "classifier" / f"{name}.npz", whale_id=classifier.whale_id.astype(str), weight=classifier.weight, bias=classifier.bias)
 
 
-def unit_rows(spec: recipe.Spec, embeddings: rank.Embeddings) -> np.ndarray:
+def unit_rows(spec: recipe.Spec, embeddings: fusion.Embeddings) -> np.ndarray:
     """Image and mirror image joined as the model's recipe says, of unit length (n, d)."""
-    return rank.combined([(spec.predict, embeddings)])
+    return fusion.combined([(spec.predict, embeddings)])

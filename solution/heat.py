@@ -74,7 +74,7 @@ def look(model: models.EmbeddingModel, pixels: torch.Tensor, rows: torch.Tensor)
 
 
 def combined(joined: Sequence[Tuple]) -> torch.Tensor:
-    """rank.combined for tensors: one row of unit length an image, from each model's recipe.Predict, plain and mirror embeddings."""
+    """fusion.combined for tensors: one row of unit length an image, from each model's recipe.Predict, plain and mirror embeddings."""
     rows, most = [], max(predict.weight for predict, *_ in joined)
     for predict, plain, *mirrored in joined:
         row = with_mirror(predict.mirror, plain, mirrored[0] if mirrored else None)

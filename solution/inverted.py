@@ -17,7 +17,7 @@ import numpy as np
 from solution import nearest, recipe
 from solution.files import Failure, InputError, progress
 from solution.nearest import Rows
-from solution.rank import NEAR, TOP
+from solution.ties import NEAR, TOP
 
 RECALL = 0.99  # share of the exact best 20 that must be found
 ASKED = 512  # rows of the file on which that is measured

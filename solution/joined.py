@@ -1,7 +1,7 @@
-"""Embeddings of any size -> image ids and unit rows, a block of images at a time, joined as solution.rank joins them.
+"""Embeddings of any size -> image ids and unit rows, a block of images at a time, joined as solution.fusion joins them.
 
 Reads EMBEDDINGS/MODEL.npz (and MODEL.json) as python -m solution.embed writes them, whole or in shards, from front to back, never as a whole: two million
-images of 512 numbers, 4 GB, pass in blocks of 64 MiB. The blocks one below the other are rank.combined of the whole.
+images of 512 numbers, 4 GB, pass in blocks of 64 MiB. The blocks one below the other are fusion.combined of the whole.
 """
 
 import zipfile
@@ -10,7 +10,7 @@ from typing import Dict, Iterator, List, Tuple
 
 import numpy as np
 
-from solution import npz, rank, shards
+from solution import fusion, npz, rank, shards
 from solution.files import InputError
 
 BLOCK = 64 << 20  # bytes of rows that are held at once
@@ -42,7 +42,7 @@ class Joined:
     def blocks(self) -> Iterator[np.ndarray]:
         """Unit rows (b, width) float32, in the order of `image_ids`."""
         for embeddings in zip(*(read(path, rows_a_block(self.width)) for path in self.paths)):
-            yield rank.combined([(model.predict, own) for model, own in zip(self.models, embeddings)])
+            yield fusion.combined([(model.predict, own) for model, own in zip(self.models, embeddings)])
 
 
 def joined(directories: List[Path], index=None) -> List[Joined]:

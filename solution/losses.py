@@ -39,8 +39,8 @@ def ring(features: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
 class Centre(nn.Module):
     """Half the mean squared distance of features (n, width) to their class's centre, 0.5 * mean(||x - c_y||^2).
 
-    No gradient moves the centres: in training each goes RATE of the class mean of c - x back, after the loss was taken. Of several
-    processes each sees its own share of a batch, and the first one's centres count.
+    No gradient moves the centres: in training each goes RATE of the class mean of c - x back, after the loss was taken, over the shares
+    of a batch of all processes.
     Wen et al., A Discriminative Feature Learning Approach for Deep Face Recognition.
     """
 
@@ -58,8 +58,10 @@ class Centre(nn.Module):
 
     def move(self, away: torch.Tensor, labels: torch.Tensor) -> None:
         total = torch.zeros_like(self.centres).index_add_(0, labels, away)
-        count = torch.bincount(labels, minlength=len(self.centres)).clamp(min=1)
-        self.centres = self.centres - RATE * total / count[:, None]
+        count = torch.bincount(labels, minlength=len(self.centres))
+        for values in (total, count) if torch.distributed.is_initialized() else ():
+            torch.distributed.all_reduce(values)
+        self.centres = self.centres - RATE * total / count.clamp(min=1)[:, None]
 
 
 class Objective(nn.Module):

@@ -11,7 +11,7 @@ from typing import Dict, Iterator, List, Optional, Set, Tuple
 import numpy as np
 import pandas as pd
 
-from solution import embed, gallery, identify, rank, recipe
+from solution import embed, fusion, gallery, identify, recipe
 from solution.files import STRICT, Complaints, InputError
 
 SCORES = 1 << 25  # held at once, some 32 bytes each
@@ -28,7 +28,7 @@ class Evidence:
         self.column = np.where(known.whale_id == "", len(self.individuals), np.searchsorted(self.individuals, known.whale_id.astype(str)))
         self.weights = np.array([spec.predict.weight for spec in specs]) / sum(spec.predict.weight for spec in specs)
 
-    def similarity(self, queries: Dict[str, rank.Embeddings]) -> np.ndarray:
+    def similarity(self, queries: Dict[str, fusion.Embeddings]) -> np.ndarray:
         """(q, k + 1): the models' mean of (2 - d) / 2, unknown individuals in the last column."""
         parts = [gallery.unit_rows(spec, queries[spec.name]) for spec in self.specs]
         for spec, rows in zip(self.specs, parts):
@@ -36,7 +36,7 @@ class Evidence:
         return sum(weight * identify.similarities(rows, self.gallery.embeddings[spec.name], self.column, len(self.individuals))
                    for weight, spec, rows in zip(self.weights.astype(np.float32), self.specs, parts))
 
-    def probability(self, queries: Dict[str, rank.Embeddings], temperature: float) -> Optional[np.ndarray]:
+    def probability(self, queries: Dict[str, fusion.Embeddings], temperature: float) -> Optional[np.ndarray]:
         """(q, k): the mean of the classifiers' softmax at a temperature, 0 for individuals they were not trained on; None without any."""
         having = [(weight, spec, classifier) for weight, spec, classifier in zip(self.weights, self.specs, self.classifiers) if classifier]
         if not having:
@@ -73,7 +73,7 @@ class Naming:
         """Model by model: the gallery's rows hold the mirror image too, so that the image alone is like none of them."""
         return sorted(embed.passes(specs, joint), key=lambda one: specs.index(one[0]))
 
-    def usable(self, spec: recipe.Spec, embeddings: rank.Embeddings) -> bool:
+    def usable(self, spec: recipe.Spec, embeddings: fusion.Embeddings) -> bool:
         return "plain" in embeddings and (spec.predict.mirror == "off" or "mirror" in embeddings)
 
     def fallback(self) -> pd.DataFrame:
@@ -81,7 +81,7 @@ class Naming:
         whales = pd.Series(self.known.whale_id[self.known.whale_id != ""]).value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
         return self.submission(np.tile(np.array([self.identification.new, *whales.index[: identify.TOP - 1]], dtype=object), (len(self.asked), 1)))
 
-    def answers(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings], unreadable: Set[int]) -> Tuple[pd.DataFrame, pd.DataFrame]:
+    def answers(self, specs: List[recipe.Spec], embeddings: Dict[str, fusion.Embeddings], unreadable: Set[int]) -> Tuple[pd.DataFrame, pd.DataFrame]:
         """The submission, and of each photograph the chance of each of its five names and of a new individual.
 
         `unreadable` are rows of `table`; those of the gallery name nobody.
@@ -89,7 +89,7 @@ class Naming:
         names, chance = self.named(*self.evidence(specs, embeddings, unreadable))
         return self.submission(names[:, :-1]), self.chances(names, chance)
 
-    def named(self, evidence: Evidence, queries: Dict[str, rank.Embeddings], known_only: bool = False) -> Tuple[np.ndarray, np.ndarray]:
+    def named(self, evidence: Evidence, queries: Dict[str, fusion.Embeddings], known_only: bool = False) -> Tuple[np.ndarray, np.ndarray]:
         """Of each photograph its five names, best first, and `new` once more (q, 6), and the chance of each (q, 6).
 
         With `known_only` a new individual is not among the five.
@@ -103,7 +103,7 @@ class Naming:
         columns, chance = zip(*(seen.best(part, shift[part], known_only) for part in seen.blocks()))
         return np.append(evidence.individuals, told.new).astype(object)[np.concatenate(columns)], np.concatenate(chance)
 
-    def evidence(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings], unreadable: Set[int]) -> Tuple[Evidence, Dict[str, rank.Embeddings]]:
+    def evidence(self, specs: List[recipe.Spec], embeddings: Dict[str, fusion.Embeddings], unreadable: Set[int]) -> Tuple[Evidence, Dict[str, fusion.Embeddings]]:
         """What is known, all of the gallery, and the embeddings of what is asked, from those of `table`."""
         n, queries, rows = len(self.asked), {}, {}
         lost = np.isin(np.arange(n, len(self.table)), list(unreadable))
@@ -133,7 +133,7 @@ class Naming:
 class Seen:
     """The evidence about q photographs in blocks, so that memory does not grow with them."""
 
-    def __init__(self, evidence: Evidence, queries: Dict[str, rank.Embeddings], identification: identify.Identification) -> None:
+    def __init__(self, evidence: Evidence, queries: Dict[str, fusion.Embeddings], identification: identify.Identification) -> None:
         self.evidence, self.queries, self.identification = evidence, queries, identification
         self.count = len(queries[evidence.specs[0].name]["plain"])
 
@@ -160,7 +160,7 @@ class Seen:
         return columns, np.take_along_axis(chance, columns, axis=1)
 
 
-def chances_of_ranking(submission: pd.DataFrame, image_of: pd.Series, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings], identification: identify.Identification) -> pd.DataFrame:
+def chances_of_ranking(submission: pd.DataFrame, image_of: pd.Series, specs: List[recipe.Spec], embeddings: Dict[str, fusion.Embeddings], identification: identify.Identification) -> pd.DataFrame:
     """The chance that a query's whale is not in its database, by the best row of each query: query_id, Id, probability.
 
     `image_of`: the photograph of each query_id. The similarity is the models' mean of (2 - d) / 2, as the chance was fitted. Of a query

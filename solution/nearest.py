@@ -1,7 +1,7 @@
 """The nearest rows of a file of unit rows, exactly, in bounded memory: the file may be larger than the memory.
 
 A file of rows holds float32 numbers and nothing else, so that more can be added at its end. Answers follow the rules of
-solution.rank: cosines in float64, equal ones ordered by image id, an image is never an answer to itself.
+solution.ties: cosines in float64, equal ones ordered by image id, an image is never an answer to itself.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from typing import Iterator, Optional, Tuple
 
 import numpy as np
 
-from solution import rank
+from solution import ties
 from solution.files import InputError
 from solution.joined import rows_a_block
 
@@ -52,12 +52,12 @@ class Rows:
 def candidates(queries: np.ndarray, rows: Rows, own: np.ndarray, order: np.ndarray, top: int) -> np.ndarray:
     """Numbers of rows (q, k) among which the `top` nearest of each query are: the best of every block, -1 where a block has fewer.
 
-    queries (q, width), own (q,) and order (count,) as in rank.best.
+    queries (q, width), own (q,) and order (count,) as in ties.best.
     """
     found = []
     for start, block in rows.blocks():
         inside = (own >= start) & (own < start + len(block))
-        best, _ = rank.best(queries, block, np.where(inside, own - start, -1), order[start : start + len(block)], top)
+        best, _ = ties.best(queries, block, np.where(inside, own - start, -1), order[start : start + len(block)], top)
         found.append(np.where(best >= 0, best + start, -1))
     return np.concatenate(found, axis=1)
 
@@ -81,8 +81,8 @@ def similarities(queries: np.ndarray, rows: Rows, found: np.ndarray) -> np.ndarr
 def settled(queries: np.ndarray, rows: Rows, found: np.ndarray, own: np.ndarray, order: np.ndarray, top: int) -> Tuple[np.ndarray, np.ndarray]:
     """Of candidates (q, k) the `top` nearest: their numbers (q, top) and cosines (q, top), best first, -1 and -inf where there are fewer."""
     found = np.where(found == own[:, None], -1, found)
-    query, place = rank.candidates(similarities(queries, rows, found), top)
+    query, place = ties.candidates(similarities(queries, rows, found), top)
     row = found[query, place]
     best, values = np.full((len(queries), top), -1), np.full((len(queries), top), -np.inf)
-    rank.place_best(query, row, rank.exact(queries, rows.mapped(), query, row), order, best, values)
+    ties.place_best(query, row, ties.exact(queries, rows.mapped(), query, row), order, best, values)
     return best, values

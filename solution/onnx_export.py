@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from solution import models, rank, recipe
+from solution import fusion, models, recipe
 from solution.onnx_engine import INPUT, OUTPUT, OnnxEngine
 
 TOLERANCE = 5e-5  # of embeddings of length 1; a cosine of two of them is then off by 1e-4 at most
@@ -55,5 +55,5 @@ def difference(spec: recipe.Spec, model: models.EmbeddingModel, engine: OnnxEngi
     images = np.concatenate([noise, random.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)[:, patch][:, :, patch]])
     with torch.no_grad():
         wanted = model(models.normalised(torch.from_numpy(images), spec.model)).numpy()
-    unit = [rank.to_unit_length(rows) for rows in (wanted, engine(images))]
+    unit = [fusion.to_unit_length(rows) for rows in (wanted, engine(images))]
     return float(np.linalg.norm(unit[0] - unit[1], axis=1).max())

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from solution import images
-from solution.device import cores
+from solution.device import cores, sharers
 from solution.files import STRICT, Complaints, InputError, progress
 from solution.images import View
 
@@ -63,7 +63,7 @@ class Pixels:
         self.digests: List[Optional[bytes]] = [None] * len(table)
         self.decoded = np.zeros(len(table), bool)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        self.kept = len(table) * sum(view.size**2 * 3 for view in views) <= min(HELD_BYTES, memory // 2)
+        self.kept = len(table) * sum(view.size**2 * 3 for view in views) <= min(HELD_BYTES, memory // 2 // sharers())
         try:
             self.held = room(views, len(table) if self.kept else BATCH)
         except MemoryError:  # this process may use less than the machine has

@@ -3,9 +3,10 @@
     python -m solution.predict --data DATA --weights WEIGHTS --output submission.csv --time-limit 600
 
 Reads the photographs and tables of DATA and the models of WEIGHTS. Where DATA has query_scenarios.csv it ranks each scenario's
-database and writes query_id,database_image_id,score, at most 20 rows a query. Where it has none, WEIGHTS must have an identify.json:
+database, as WEIGHTS/rank.json says where there is one, and writes query_id,database_image_id,score, at most 20 rows a query. Where it has none, WEIGHTS must have an identify.json:
 five names for every photograph, as Image,Id. The file is complete from the first second on, without any model, and is replaced by
-a better one after every model; under a time limit rankings are so first over the images, then over their mirror images. What was
+a better one after every model; under a time limit rankings are so first over the images, then over their mirror images, and last by local
+evidence where the recipe asks for it (local.py). What was
 computed before is taken from the cache, unless --no-cache. A photograph that cannot be read, and whatever else is wrong with single rows, is
 told and passed over; --strict stops there. A file that cannot be written at all is told before the work. Later, a model that finds no
 memory, or no room on the disk for its answers, is told and costs itself alone: the best submission so far stands and the exit status is 0
@@ -22,7 +23,7 @@ from typing import Dict, List, Optional, Set, Tuple, Union
 
 import pandas as pd
 
-from solution import STARTED, embed, engines, identify, images, naming, rank, recipe, scenarios
+from solution import STARTED, embed, engines, fusion, identify, images, local, naming, rank, recipe, routes, scenarios
 from solution.deadline import Deadline
 from solution.device import chosen, decoders
 from solution.files import Complaints, Failure, InputError, alone, check_room, natural, run, seconds, write_json, write_table
@@ -35,28 +36,32 @@ class Ranking:
 
     untrained, trained = "is in the database's order, of no model", "ranks with "
 
-    def __init__(self, data: Path, identification: Optional[identify.Identification], complaints: Complaints) -> None:
-        self.scenarios, self.data, self.identification, self.complaints = scenarios.read(data, complaints), data, identification, complaints
+    def __init__(self, data: Path, way: recipe.Rank, identification: Optional[identify.Identification], complaints: Complaints) -> None:
+        self.rank, self.scenarios, self.data, self.identification, self.complaints = way, scenarios.read(data, complaints), data, identification, complaints
         self.count = sum(len(scenario.query_ids) for scenario in self.scenarios)
 
     @cached_property
     def table(self) -> pd.DataFrame:
         return images.asked_for(self.data, scenarios.asked(self.scenarios), self.complaints)
 
+    @cached_property
+    def way(self) -> routes.Way:
+        return routes.Way(self.rank, self.table)
+
     def passes(self, specs: List[recipe.Spec], joint: bool) -> List[embed.Pass]:
         return embed.passes(specs, joint)
 
-    def usable(self, spec: recipe.Spec, embeddings: rank.Embeddings) -> bool:
+    def usable(self, spec: recipe.Spec, embeddings: fusion.Embeddings) -> bool:
         return "plain" in embeddings
 
     def fallback(self) -> pd.DataFrame:
         return rank.fallback(self.scenarios)
 
-    def answers(self, specs: List[recipe.Spec], embeddings: Dict[str, rank.Embeddings], unreadable: Set[int]) -> Tuple[pd.DataFrame, Optional[pd.DataFrame]]:
+    def answers(self, specs: List[recipe.Spec], embeddings: Dict[str, fusion.Embeddings], unreadable: Set[int]) -> Tuple[pd.DataFrame, Optional[pd.DataFrame]]:
         """The submission, and with an identification the chance that a query's whale is not in its database. What was unreadable
         is ranked all the same: every query needs its rows."""
-        rows = rank.combined([(spec.predict, embeddings[spec.name]) for spec in specs])
-        submission = rank.submission(self.scenarios, self.table.image_id.to_numpy(str), rows)
+        spaces = self.way.spaces(self.scenarios, [(spec.predict, embeddings[spec.name]) for spec in specs])
+        submission = rank.submission(self.scenarios, self.table.image_id.to_numpy(str), spaces, self.way)
         if self.identification is None:
             return submission, None
         image_of = pd.concat([pd.Series(scenario.query_image_ids, scenario.query_ids) for scenario in self.scenarios])
@@ -71,7 +76,7 @@ class Submission:
 
     def __init__(self, output: Path, probabilities: Optional[Path], asked: Asked) -> None:
         self.output, self.probabilities, self.asked = output, probabilities, asked
-        self.embeddings: Dict[str, rank.Embeddings] = {}
+        self.embeddings: Dict[str, fusion.Embeddings] = {}
         self.unreadable: Set[int] = set()  # rows of what is asked that turned out to be no photographs
         self.state, self.status = "is not written", 1  # of the file as it stands: the guard's thread reads them at any moment
         self.ranking, self.writing = embed.Stopwatch(), embed.Stopwatch()
@@ -101,7 +106,8 @@ class Submission:
     def stands(self, used: List[recipe.Spec]) -> None:
         """What is told of the file from now on."""
         lacking = [spec for spec in used if spec.predict.mirror != "off" and "mirror" not in self.embeddings[spec.name]]
-        self.state = self.asked.trained + ", ".join(spec.name + " (no mirror images)" * (spec in lacking) for spec in used)
+        closer = " and local evidence" * (isinstance(self.asked, Ranking) and self.asked.way.evidence is not None)
+        self.state = self.asked.trained + ", ".join(spec.name + " (no mirror images)" * (spec in lacking) for spec in used) + closer
         self.status = 0
 
     def end(self) -> None:
@@ -120,7 +126,10 @@ def asked_of(args: argparse.Namespace, complaints: Complaints) -> Asked:
             raise InputError(f"--gallery: {args.data}/query_scenarios.csv says which photographs are searched; --gallery goes with data that have no scenarios")
         if args.probabilities and not (args.weights / "identify.json").is_file():
             raise InputError(f"--probabilities: {args.weights} has no identify.json to tell them by; train with --validate FOLD of protocol identify")
-        return Ranking(args.data, identify.read(args.weights / "identify.json") if args.probabilities else None, complaints)
+        way = recipe.Rank()
+        with complaints.passing_over("ranked by cosine"):
+            way = recipe.read_rank(args.weights)
+        return Ranking(args.data, way, identify.read(args.weights / "identify.json") if args.probabilities else None, complaints)
     if not (args.weights / "identify.json").is_file():
         raise InputError(f"{args.data}: has no query_scenarios.csv, and {args.weights} no identify.json to name individuals with; train with --validate FOLD of protocol identify")
     table = images.listed(args.data, complaints)
@@ -146,6 +155,8 @@ def predict(args: argparse.Namespace, started: Optional[float] = None) -> None:
         specs, embedder = improved(submission, args, deadline, complaints)
         if args.embeddings:
             with complaints.passing_over("--embeddings"):
+                if isinstance(asked, Ranking):
+                    recipe.write_rank(asked.rank, args.embeddings)
                 embed.save(submission.embeddings, [spec for spec in specs if spec.name in submission.embeddings], args.embeddings)
         if args.timings:
             with complaints.passing_over("--timings"):
@@ -160,12 +171,18 @@ def improved(submission: Submission, args: argparse.Namespace, deadline: Deadlin
     specs = recipe.specs(args.weights, complaints)
     device = chosen(args.device, complaints)
     kind = engines.chosen(args.engine, device, args.time_limit, complaints)
-    pixels = embed.Pixels(submission.asked.table, args.data, embed.views(specs), decoders() if args.workers is None else args.workers, complaints)
+    eyes = local.looking(specs) if isinstance(submission.asked, Ranking) else []
+    views = sorted({*embed.views(specs), *map(local.view_of, eyes)})
+    pixels = embed.Pixels(submission.asked.table, args.data, views, decoders() if args.workers is None else args.workers, complaints)
     submission.unreadable = pixels.told
     embedder = embed.Embedder(pixels, embed.Engines(args.weights, device, kind, complaints), None if args.no_cache else Known(args.weights, device, kind))
     improve(submission, submission.asked.passes(specs, joint=args.time_limit is None), embedder, deadline, complaints)
     if not submission.status == 0:
         raise Failure(f"no model got in; {args.output} {submission.state}")
+    if eyes:
+        with complaints.passing_over("local evidence: left out"):
+            submission.asked.way.evidence = local.Evidence(eyes, pixels, submission.asked.table, args.weights, device)
+            submission.improve(specs)
     return specs, embedder
 
 

@@ -17,7 +17,7 @@ from typing import Dict, List
 
 import numpy as np
 
-from solution import eight_bit, embed, engines, images, onnx_engine, rank, recipe
+from solution import eight_bit, embed, engines, fusion, images, onnx_engine, recipe
 from solution.files import Complaints, InputError, alone, natural, progress, run, write_json
 from solution.onnx_engine import OnnxEngine
 
@@ -59,7 +59,7 @@ def calibrated(spec: recipe.Spec, weights: Path, photographs: np.ndarray) -> eig
 
 def similarities(embeddings: np.ndarray) -> np.ndarray:
     """Of all pairs of two rows."""
-    unit = rank.to_unit_length(embeddings.copy())
+    unit = fusion.to_unit_length(embeddings.copy())
     return (unit @ unit.T)[np.triu_indices(len(unit), 1)]
 
 

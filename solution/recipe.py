@@ -1,8 +1,8 @@
 """What a recipe is: an ensemble as a table, one entry a model, each holding only what differs from the defaults.
 
 A recipe file has `models` (name -> differences), optionally `shared` (differences every model has), `about` (one line),
-`protocol` (how `run_all.sh` folds the data) and `identify` (how individuals are named). A difference is nested as the code is:
-`model`, `head`, `augment`, `train`, `predict`; spec.py has them all with their defaults.
+`protocol` (how `run_all.sh` folds the data), `rank` (what becomes of the models' cosines) and `identify` (how individuals are named). A
+difference is nested as the code is: `model`, `head`, `augment`, `train`, `predict`; spec.py has them all with their defaults.
 """
 
 import dataclasses
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Hashable, List, Mapping, Optional, Tuple, Union, get_type_hints
 
-from solution.files import STRICT, Complaints, InputError, read_json, whole
-from solution.spec import Augment, Head, Identify, Model, Predict, Spec, Train, require  # others say recipe.Model
+from solution.files import STRICT, Complaints, InputError, read_json, whole, write_json
+from solution.spec import Augment, Head, Identify, Model, Predict, Rank, Spec, Train, require  # others say recipe.Model
 
 RECIPES = Path(__file__).parent / "recipes"
 MOST_BYTES, MOST_NODES = 1 << 18, 10_000  # of a recipe file; of what it holds, an alias counting as often as it stands there
 NO_TEXT = re.compile("[\0\ud800-\udfff]")  # zero bytes and halves of a character, which YAML and JSON can escape
+OTHERS = "rank", "identify", "provenance"  # .json of WEIGHTS that are no model's
 PROTOCOLS = ("stratified", "encounter", "whale", "time", "identify")
 
 
@@ -28,6 +29,7 @@ class Recipe:
     models: Tuple[Spec, ...]
     about: str = ""
     protocol: str = "whale"
+    rank: Rank = Rank()
     identify: Identify = Identify()
 
     def __post_init__(self) -> None:
@@ -90,7 +92,7 @@ def merged(base: Mapping, differences: Mapping) -> Dict[str, Any]:
 def from_table(table: Any, name: str) -> Recipe:
     """A recipe from what its YAML file holds; ValueError names the model and the key that are wrong."""
     require(isinstance(table, Mapping), "recipe", table, "a table with the key models")
-    known = ["models", "shared", "about", "protocol", "identify"]
+    known = ["models", "shared", "about", "protocol", "rank", "identify"]
     for key in table:
         if key not in known:
             raise ValueError(f"unknown key {key}{nearest(key, known)}")
@@ -98,12 +100,13 @@ def from_table(table: Any, name: str) -> Recipe:
     shared = table.get("shared") or {}
     require(isinstance(shared, Mapping), "shared", shared, "a table")
     specs = [named_spec(name, position, shared, differences) for position, (name, differences) in enumerate(table["models"].items())]
-    told = {key: converted(table[key], get_type_hints(Recipe)[key], key) for key in ("about", "protocol", "identify") if key in table}
+    told = {key: converted(table[key], get_type_hints(Recipe)[key], key) for key in ("about", "protocol", "rank", "identify") if key in table}
     return Recipe(name, tuple(specs), **told)
 
 
 def named_spec(name: str, position: int, shared: Mapping, differences: Optional[Mapping]) -> Spec:
     require(isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][\w-]{0,49}", name), "models", name, "a name of at most 50 letters, digits, - and _ (it names files)")
+    require(name not in OTHERS, "models", name, "another name; that .json holds something else in the weights")
     require(isinstance(differences or {}, Mapping), name, differences, "a table of differences")
     values = merged(shared, differences or {})
     for key in ("name", "position"):
@@ -173,7 +176,7 @@ def save(recipe: Recipe, path: Path) -> Path:
     models = {spec.name: plain(spec) for spec in recipe.models}
     for entry in models.values():
         del entry["name"], entry["position"]
-    table = {"about": recipe.about, "protocol": recipe.protocol, "identify": plain(recipe.identify), "models": models}
+    table = {"about": recipe.about, "protocol": recipe.protocol, "rank": plain(recipe.rank), "identify": plain(recipe.identify), "models": models}
     with whole(path) as beside:
         beside.write_text(yaml.safe_dump(table, sort_keys=False))
     return Path(path)
@@ -208,3 +211,30 @@ def read_spec(path: Path) -> Spec:
     if spec.name != path.stem:
         raise InputError(f"{path}: holds the spec of a model named {spec.name!r}")
     return spec
+
+
+def read_rank(directory: Path) -> Rank:
+    """How the models of a directory of weights or embeddings rank: its rank.json, the defaults where there is none; InputError names the key that is wrong."""
+    path = directory / "rank.json"
+    if not os.path.lexists(path):
+        return Rank()
+    try:
+        return built(Rank, read_json(path), "rank.")
+    except ValueError as error:
+        raise InputError(f"{path}: not a way to rank: {error}") from None
+
+
+def write_rank(rank: Rank, directory: Path) -> None:
+    """Leaves a rank.json in the directory where it is not the default, and none where it is."""
+    path = directory / "rank.json"
+    if rank != Rank():
+        write_json(plain(rank), path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def keep_rank(recipe: Recipe, weights: Path) -> None:
+    """Puts the recipe's way to rank beside its weights, also beside finished ones: no training depends on it."""
+    if load(str(weights / "recipe.yaml")).rank != recipe.rank:
+        save(recipe, weights / "recipe.yaml")
+    write_rank(recipe.rank, weights)

@@ -4,7 +4,7 @@
     python -m solution.search ask --embeddings QUERIES --index INDEX --output answers.csv
     python -m solution.search add --embeddings MORE --index INDEX
 
-Reads directories of embeddings (MODEL.npz, MODEL.json) as python -m solution.embed writes them; their models are joined as solution.rank does.
+Reads directories of embeddings (MODEL.npz, MODEL.json) as python -m solution.embed writes them; their models are joined as solution.fusion does (concatenate).
 `ask` writes query_id (the image that asks), database_image_id and score, the best 20 by cosine under the rules of solution.rank: an image
 that is in the index by its id is no answer to itself. Up to 100,000 images are compared exactly. Above, FAISS (`python -m pip install
 faiss-cpu`) finds candidates, whose true cosines decide; the recall of that is measured on images of the catalogue and told.
@@ -20,7 +20,7 @@ from typing import Iterator, List, Tuple
 import numpy as np
 import pandas as pd
 
-from solution import catalogue, inverted, nearest, rank
+from solution import catalogue, inverted, nearest, rank, ties
 from solution.catalogue import Index
 from solution.files import natural, progress, run, write_table
 from solution.joined import Joined, joined
@@ -44,7 +44,7 @@ class Opened:
         if self.lists is None:
             return self.exactly(queries, own, top)
         chosen = self.index.lists
-        deep = chosen.candidates * -(-top // rank.TOP) + 1  # one more, as the query itself may be among them
+        deep = chosen.candidates * -(-top // ties.TOP) + 1  # one more, as the query itself may be among them
         found = inverted.search(self.lists, queries, chosen.probes, deep)
         best, cosines = nearest.settled(queries, self.rows, found, own, self.order, top)
         short = np.flatnonzero((best >= 0).sum(axis=1) < np.minimum(top, self.index.count - (own >= 0)))  # the opened lists held too few
@@ -110,7 +110,7 @@ def told(index: Index) -> str:
     if lists is None:
         return f"{index.count} images, compared exactly"
     return (f"{index.count} images, by {lists.probes} of {lists.lists} lists and {lists.candidates} candidates: "
-            f"recall@{rank.TOP} {lists.recall:.4f}, {lists.recall_new:.4f} for new individuals, both at least {lists.recall_least:.4f}")
+            f"recall@{ties.TOP} {lists.recall:.4f}, {lists.recall_new:.4f} for new individuals, both at least {lists.recall_least:.4f}")
 
 
 def several(text: str) -> int:
@@ -137,7 +137,7 @@ def main() -> None:
         if command is not add:
             own.add_argument("--output", type=Path, required=True, help="the new directory of the index" if command is build else "the answers.csv to write")
         if command is ask:
-            own.add_argument("--top", type=several, default=rank.TOP, metavar="N", help="answers an image (default %(default)s)")
+            own.add_argument("--top", type=several, default=ties.TOP, metavar="N", help="answers an image (default %(default)s)")
         own.set_defaults(command=command)
     args = parser.parse_args()
     args.command(args)

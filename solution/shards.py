@@ -3,15 +3,18 @@
     python -m solution.embed --data DATA --weights WEIGHTS --output EMBEDDINGS --shard 1/4      # EMBEDDINGS/MODEL.1-of-4.npz
     files = embedding_files(EMBEDDINGS)                     # {model: its one file, or all its shards}
     embeddings = joined(files[model])
+
+The file of a shard tells of what it was made (Source), so that shards of other weights or data are never joined. solution.turns makes them.
 """
 
 import argparse
 import re
 from pathlib import Path
-from typing import Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple, Optional
 
 import numpy as np
 
+from solution import npz
 from solution.files import InputError, arrays
 
 PARTS = "image_id", "plain", "mirror"
@@ -34,6 +37,22 @@ class Shard(NamedTuple):
 WHOLE = Shard(0, 0)
 
 
+class Source(NamedTuple):
+    """Of what a model's shard was made, as digests: the first two are alike in all shards that belong together."""
+
+    weights: str  # the model, and how it looks at photographs
+    data: str  # all ids and boxes of the data directory
+    photographs: str  # the shard's own ids, and the sizes of their files
+
+
+def source(path: Path) -> Optional[Source]:
+    """None where a file of embeddings does not tell."""
+    with npz.opened(path) as file:
+        members = npz.members(file)
+        told = npz.array(file, members["source"]) if "source" in members else np.empty(0)
+    return Source(*map(str, told)) if told.shape == (len(Source._fields),) else None
+
+
 def shard(text: str) -> Shard:
     """An argument `i/n`, i from 1 to n."""
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
@@ -42,14 +61,42 @@ def shard(text: str) -> Shard:
     return Shard(int(found[1]), int(found[2]))
 
 
+def number(text: str) -> int:
+    """An argument that is a number of shards."""
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", text):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of shards, such as 64")
+    return int(text)
+
+
 def embedding_files(directory: Path) -> Dict[str, List[Path]]:
     """The files of each model in a directory of embeddings, its shards in order; InputError where some are missing."""
+    return {model: [parts[part] for part in sorted(parts)] for model, parts in there(directory).items() if whole(directory, model, list(parts)) and alike(parts)}
+
+
+def there(directory: Path) -> Dict[str, Dict[Shard, Path]]:
+    """The files of each model in a directory of embeddings, by the part of the photographs that they hold."""
     files: Dict[str, Dict[Shard, Path]] = {}
     for path in sorted(directory.glob("*.npz")):
         found = re.fullmatch(r"(.+)\.([1-9]\d{0,5})-of-([1-9]\d{0,5})", path.stem)
         model, part = (found[1], Shard(int(found[2]), int(found[3]))) if found else (path.stem, WHOLE)
         files.setdefault(model, {})[part] = path
-    return {model: [parts[part] for part in sorted(parts)] for model, parts in files.items() if whole(directory, model, list(parts))}
+    return files
+
+
+def alike(parts: Dict[Shard, Path]) -> bool:
+    """True; InputError where shards tell that they were made of different weights or data."""
+    first, *others = (parts[part] for part in sorted(parts))
+    like = source(first) if others else None
+    for path in others:
+        other = differs(source(path), like)
+        if other:
+            raise InputError(f"{path}: was made of other {other} than {first}; remove the shards that are not to be used, and embed those anew")
+    return True
+
+
+def differs(one: Optional[Source], other: Optional[Source]) -> str:
+    """What two shards were made of that is not alike, weights or data; empty where nothing is known to be."""
+    return next((name for name in ("weights", "data") if one and other and getattr(one, name) != getattr(other, name)), "")
 
 
 def whole(directory: Path, model: str, parts: List[Shard]) -> bool:
@@ -85,7 +132,7 @@ def of_images(path: Path) -> Dict[str, np.ndarray]:
     found = arrays(path, PARTS)
     if found["image_id"].ndim != 1 or any(found[part].ndim != 2 or found[part].dtype.kind not in "fiu" for part in PARTS[1:]):
         raise InputError(f"{path}: needs unique image_id (n), plain (n, d) and mirror (n, d)")
-    return found
+    return {part: found[part] for part in PARTS}
 
 
 def interleaved(parts: List[np.ndarray]) -> np.ndarray:

@@ -3,6 +3,7 @@
 All are read once, before anything is counted; what cannot be read is told and left out:
 
     table = labelled(data)
+    table = table[~table.image_id.isin(doubtful(table, data, without, most))]               # what the user leaves out; solution.doubts lists it
     lost = left_out(table, data, photographs_of(table, data, spec), squares, workers)       # image ids, a line each on stderr
     training = training_set(table[~table.image_id.isin(lost)], data, spec, squares)
 
@@ -12,15 +13,16 @@ had never stood in the table.
 
 import hashlib
 import os
+import sys
 from itertools import islice
 from pathlib import Path
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 import numpy as np
 import pandas as pd
 
 from solution import images, recipe
-from solution.files import Complaints, InputError
+from solution.files import Complaints, InputError, read_table
 
 SHARE = 0.05  # of the photographs that train, at most
 
@@ -40,6 +42,25 @@ def fingerprint(table: pd.DataFrame) -> str:
     sizes = [str(os.path.getsize(path)) if os.path.exists(path) else "" for path in table.path]
     told = [table[name] for name in ("image_id", "whale_id", "species", "x0", "y0", "x1", "y1") if name in table]
     return hashlib.sha256("\n".join(map("\t".join, zip(*told, sizes))).encode()).hexdigest()
+
+
+def doubtful(table: pd.DataFrame, data: Path, without: Optional[Path], most: Optional[float]) -> List[str]:
+    """The image ids that a file such as solution.doubts writes names, its first `most` rows: so many, or below 1 that share of the labelled photographs.
+
+    InputError where one is not in `table`, or where fewer than two whales would be left.
+    """
+    if without is None:
+        return []
+    ids = read_table(without, ["image_id"]).image_id
+    labelled = int((table.whale_id != "").sum())
+    ids = ids if most is None else ids[: int(most) if most >= 1 else round(most * labelled)]
+    for row in np.flatnonzero(~ids.isin(table.image_id))[:1]:
+        raise InputError(f"{without}: line {row + 2}: image_id {ids[row]!r} is not in {data}/metadata.csv; give a list of photographs of that training")
+    left = table[~table.image_id.isin(ids)]
+    refuse_few(left, data)
+    gone = table.whale_id[table.whale_id != ""].nunique() - left.whale_id[left.whale_id != ""].nunique()
+    print(f"{len(table) - len(left)} of {len(table)} photographs are left out, as {without} says{f', and {gone} of the whales with them' if gone else ''}", file=sys.stderr)
+    return table.image_id[table.image_id.isin(ids)].tolist()
 
 
 def photographs_of(table: pd.DataFrame, data: Path, spec: recipe.Spec) -> images.Photographs:

@@ -161,12 +161,43 @@ class Predict:
     test_size: Optional[int] = None  # pixels; null is the training size
     mirror: str = "concatenate"  # the mirror image's embedding: concatenate, average or off
     normalise: bool = False  # divide by the L2 norm, so that every model counts the same: the mean of the cosines
-    weight: float = 1.0  # of the model's dot products within the ensemble
+    weight: float = 1.0  # of the model's dot products within the ensemble, or of its list
+    queries: Tuple[str, ...] = ()  # the viewpoints of the query photographs that the model is for; none: all
+    database: Tuple[str, ...] = ()  # of the database photographs likewise; see routes.py
+    local_size: Optional[int] = None  # pixels at which the model looks for what two photographs share place by place; null: it does not
 
     def __post_init__(self) -> None:
         require(self.test_size is None or 32 <= self.test_size <= 2048, "predict.test_size", self.test_size, "between 32 and 2048")
+        require(self.local_size is None or 64 <= self.local_size <= 1024, "predict.local_size", self.local_size, "between 64 and 1024, or null")
         require(self.mirror in ("concatenate", "average", "off"), "predict.mirror", self.mirror, "concatenate, average or off")
         require(1e-30 <= self.weight <= 1e30, "predict.weight", self.weight, "above 0, from 1e-30 to 1e30")
+        for key in ("queries", "database"):
+            named = getattr(self, key)
+            require(len(set(named)) == len(named) and all(map(heading, named)), f"predict.{key}", list(named), "viewpoints, each once, such as [left, right]")
+
+
+@dataclass(frozen=True)
+class Rank:
+    """How rankings come of what the models see; fusion.py and rerank.py say what each choice does. Anything but these defaults travels as rank.json."""
+
+    fusion: str = "concatenate"  # of the models: one cosine of all embeddings together, or reciprocal_rank of a list each
+    rerank: str = "none"  # database_expansion, query_expansion, k_reciprocal or whale_sums
+    neighbours: Optional[int] = None  # of a query, from its database; null: as published, see rerank.py. database_expansion has one a weight
+    power: Optional[float] = None  # of cosines; null: as published
+    weights: Tuple[float, ...] = (0.4, 0.4, 0.2)  # of the query and its best answers in database_expansion
+    cosine: float = 0.3  # share of the query's own cosine in k_reciprocal and whale_sums
+    candidates: int = 100  # of a query, which local evidence puts into another order where a model has predict.local_size
+
+    def __post_init__(self) -> None:
+        require(self.fusion in ("concatenate", "reciprocal_rank"), "rank.fusion", self.fusion, "concatenate or reciprocal_rank")
+        kinds = "none", "database_expansion", "query_expansion", "k_reciprocal", "whale_sums"
+        require(self.rerank in kinds, "rank.rerank", self.rerank, "one of " + ", ".join(kinds))
+        require(self.neighbours is None or 1 <= self.neighbours <= 100, "rank.neighbours", self.neighbours, "between 1 and 100, or null")
+        require(self.power is None or 1 <= self.power <= 8, "rank.power", self.power, "between 1 and 8, or null")  # float32 holds no higher powers
+        positive = 1 < len(self.weights) <= 11 and min(self.weights) >= 0 < self.weights[0] and abs(sum(self.weights) - 1) < 1e-6
+        require(positive, "rank.weights", list(self.weights), "2 to 11 weights that sum to 1, the query's first and above 0")
+        require(20 <= self.candidates <= 10_000, "rank.candidates", self.candidates, "between 20 and 10,000")
+        require(0 <= self.cosine <= 1, "rank.cosine", self.cosine, "a share between 0 and 1")
 
 
 @dataclass(frozen=True)

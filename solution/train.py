@@ -3,14 +3,16 @@
     python -m solution.train --recipe small --data FOLD/train --output WEIGHTS
 
 Reads DATA/metadata.csv and its photographs. Writes WEIGHTS/MODEL.npz, MODEL.json and MODEL.log.csv for each model, recipe.yaml as
-resolved, and provenance.json; for recipes that name individuals also gallery/, classifier/ and, with --validate, identify.json.
+resolved, rank.json where it ranks otherwise than by cosine, and provenance.json; for recipes that name individuals also gallery/, classifier/ and, with --validate, identify.json.
 A photograph that cannot be read is told and left out; where they are more than 5 % (sift.SHARE) the training stops before it begins.
 The last epoch ships. Checkpoints lie in WEIGHTS.resume/ until a model is finished. On several GPUs:
-torchrun --nproc-per-node 4 -m solution.train ...
+torchrun --nproc-per-node 4 -m solution.train ... (on several machines too: docs/machines.md)
 """
 
 import argparse
+import contextlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,6 +29,7 @@ import pandas as pd
 from solution import checkpoints, gallery, recipe, sift
 from solution.device import chosen, default_workers
 from solution.files import Failure, InputError, alone, natural, read_object, run, seconds, write_json
+from solution.ranks import first, together, world
 from solution.sift import fingerprint, labelled, photographs_of, training_set
 
 PACKAGES = "torch", "torchvision", "timm", "numpy", "opencv-python-headless", "pillow", "albumentations", "lightning-fabric"
@@ -112,6 +115,8 @@ def train(args: argparse.Namespace) -> None:
 
 def train_all(wanted: List[recipe.Spec], chosen_recipe: recipe.Recipe, args: argparse.Namespace, started: float) -> None:
     table = labelled(args.data)
+    doubtful = sift.doubtful(table, args.data, args.without, args.most)
+    table = table[~table.image_id.isin(doubtful)].reset_index(drop=True)
     todo = prepared(args, chosen_recipe, wanted, table)
     from solution import batches, validate  # and torch: seconds that a wrong argument does not wait for
 
@@ -127,16 +132,19 @@ def train_all(wanted: List[recipe.Spec], chosen_recipe: recipe.Recipe, args: arg
     if args.dry_run:
         return dry_run(todo, table, args, device)
     # Asked before the photographs are read, which takes minutes; of several processes each would have an answer of its own.
-    if todo and os.environ.get("WORLD_SIZE", "1") == "1" and timer(started, args.time_limit)():
+    if todo and world() == 1 and timer(started, args.time_limit)():
         return tell_stopped(todo, chosen_recipe)
     squares = batches.Squares()
     lost = unreadable(args, chosen_recipe, todo, table, squares, workers)
-    trail = {**provenance(args, table, lost, device), **{name: None if data is None else fingerprint(data) for name, data in (("inner", inner and inner.asked), ("gallery", further))}}
+    trail = {**provenance(args, table, lost, device), **{name: None if data is None else fingerprint(data) for name, data in (("inner", inner and inner.asked), ("gallery", further))},
+             "doubtful": len(doubtful), "doubtful_ids": doubtful}
     if first() and (todo or otherwise(args.output, chosen_recipe, trail)):
         (args.output / "identify.json").unlink(missing_ok=True)  # fitted for other weights, or otherwise than is wanted now
         shutil.rmtree(args.output / "gallery", ignore_errors=True)
         recipe.save(chosen_recipe, args.output / "recipe.yaml")
         write_json(trail, args.output / "provenance.json")
+    if first():
+        recipe.keep_rank(chosen_recipe, args.output)
     for spec in wanted if first() else []:
         if spec not in todo:
             checkpoints.drop(checkpoints.place(args.output, spec))  # which a run leaves that is killed between its last two steps
@@ -145,7 +153,7 @@ def train_all(wanted: List[recipe.Spec], chosen_recipe: recipe.Recipe, args: arg
         if not train_one(spec, table, args, squares, ranked, device, workers, started):
             return tell_stopped(todo[number:], chosen_recipe)
     if first() and (inner is not None or further is not None or chosen_recipe.protocol == "identify"):
-        ship_gallery(args, chosen_recipe, inner, further, device, workers)
+        ship_gallery(args, chosen_recipe, inner, further, doubtful, device, workers)
     print(f"{args.output}: {', '.join(spec.name for spec in todo) or 'nothing left to do'}{' trained' if todo else ''}")
 
 
@@ -181,7 +189,7 @@ def validation_of(fold: Optional[Path], spec: recipe.Spec, device: str, workers:
     return None if fold is None else validate.validation(fold, spec, device, workers)
 
 
-def ship_gallery(args: argparse.Namespace, chosen_recipe: recipe.Recipe, inner, further, device: str, workers: int) -> None:
+def ship_gallery(args: argparse.Namespace, chosen_recipe: recipe.Recipe, inner, further, doubtful: List[str], device: str, workers: int) -> None:
     """Puts the gallery of the trained models beside them, and what is fitted on the inner fold."""
     from solution import validate
 
@@ -191,7 +199,7 @@ def ship_gallery(args: argparse.Namespace, chosen_recipe: recipe.Recipe, inner, 
     if missing:
         print(f"{args.output}: the gallery waits for {', '.join(missing)}")
     elif not all((args.output / name).is_file() for name in wanted):
-        validate.ship(args.output, specs, chosen_recipe.identify, args.data, inner, further, device, workers)
+        validate.ship(args.output, specs, chosen_recipe.identify, args.data, inner, further, device, workers, doubtful)
 
 
 def timer(started: float, limit: Optional[float]) -> Callable[[], bool]:
@@ -222,9 +230,11 @@ def dry_run(todo: List[recipe.Spec], table: pd.DataFrame, args: argparse.Namespa
     print(f"{len(todo)} models, {len(table)} images of {len(np.setdiff1d(table.whale_id, ''))} whales, on {device}: about {total / 60:.0f} min")
 
 
-def first() -> bool:
-    """Whether this is the only process or the first of those that torchrun started: the one that writes and speaks."""
-    return os.environ.get("RANK", "0") == "0"
+def many(text: str) -> float:
+    """An argument that is a whole number above 0, or a share below 1."""
+    if not re.fullmatch(r"[0-9]{1,15}|0?\.[0-9]{1,15}", text) or not float(text):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is neither a whole number above 0 nor a share below 1, such as 0.05")
+    return float(text)
 
 
 def main() -> None:
@@ -238,6 +248,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="directory for the weights")
     parser.add_argument("--validate", type=Path, metavar="FOLD", help="inner fold: its MAP@20 after each epoch; of protocol identify, identify.json is fitted on it")
     parser.add_argument("--gallery", type=Path, metavar="DATA", help="labelled photographs that travel with the weights besides those of --data and the inner fold")
+    parser.add_argument("--without", type=Path, metavar="FILE", help="leave out the photographs (image_id) of this table, such as solution.doubts writes")
+    parser.add_argument("--most", type=many, metavar="N", help="only its first N rows; below 1 that share of the labelled photographs, such as 0.05")
     parser.add_argument("--model", help="train this model of the recipe only")
     parser.add_argument("--resume", action="store_true", help="go on where an earlier run stopped; finished models are kept")
     parser.add_argument("--time-limit", type=seconds, metavar="SECONDS", help="stop in time with a checkpoint (exit 0); --resume goes on")
@@ -246,9 +258,12 @@ def main() -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--workers", type=natural, help="processes that read and augment (default: by device)")
     args = parser.parse_args()
-    if first():
-        return train(args)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    if args.most is not None and args.without is None:
+        raise InputError("--most: says how many rows of --without FILE count; give that table")
+    with together("the same command with --resume goes on from the last checkpoint"), contextlib.ExitStack() as quiet:
+        if not first():
+            nowhere = quiet.enter_context(open(os.devnull, "w"))
+            quiet.enter_context(redirect_stdout(nowhere)), quiet.enter_context(redirect_stderr(nowhere))
         train(args)
 
 

@@ -5,18 +5,19 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import pandas as pd
 
-from solution import embed, gallery, identify, images, models, naming, rank, recipe, scenarios
+from solution import embed, fusion, gallery, identify, images, models, naming, rank, recipe, scenarios
 from solution.files import Complaints, InputError, read_table
+from solution.precision import average_precision
 from solution.torch_engine import TorchEngine
 
 
 def validation(fold: Path, spec: recipe.Spec, device: str, workers: int) -> Callable[[models.EmbeddingModel], Dict[str, float]]:
-    """A function that scores a model on FOLD/test against FOLD/truth.csv and gives {"map20": mean average precision}."""
+    """A function that scores a model on FOLD/test against FOLD/truth.csv, by cosine whatever the recipe's `rank`: {"map20": mean average precision}."""
     asked, truth = scenarios.read(fold / "test"), read_table(fold / "truth.csv", ["query_id", "database_image_id"])
     if truth.empty:
         raise InputError(f"{fold}/truth.csv: no rows; there is nothing to score against")
@@ -26,23 +27,10 @@ def validation(fold: Path, spec: recipe.Spec, device: str, workers: int) -> Call
     def score(model: models.EmbeddingModel) -> Dict[str, float]:
         engine = TorchEngine(spec, model.eval(), device)
         embeddings = embed.embed(pixels, [spec], lambda _: engine, image_ids)
-        rows = rank.combined([(spec.predict, embeddings[spec.name])])
-        return {"map20": mean_average_precision(rank.submission(asked, image_ids, rows), truth)}
+        space = fusion.spaces([(spec.predict, embeddings[spec.name])], "concatenate")
+        return {"map20": float(average_precision(rank.submission(asked, image_ids, [space] * len(asked)), truth).mean())}
 
     return score
-
-
-def mean_average_precision(submission: pd.DataFrame, truth: pd.DataFrame, top: int = rank.TOP) -> float:
-    """The mean over the truth's queries of (sum of the precision at each hit) / min(number of true matches, top).
-
-    The submission's rows stand best first within a query; a query without rows counts 0.
-    """
-    hit = submission.set_index(["query_id", "database_image_id"]).index.isin(truth.set_index(["query_id", "database_image_id"]).index)
-    grouped = pd.Series(hit.astype(float)).groupby(submission.query_id.to_numpy())
-    precision = grouped.cumsum() / (grouped.cumcount() + 1)
-    found = (precision * hit).groupby(submission.query_id.to_numpy()).sum()
-    positives = truth.query_id.value_counts().clip(upper=top)
-    return float((found.reindex(positives.index).fillna(0) / positives).mean())
 
 
 @dataclass(frozen=True)
@@ -85,13 +73,15 @@ def further_gallery(data: Optional[Path]) -> Optional[pd.DataFrame]:
     return table
 
 
-def ship(weights: Path, specs: List[recipe.Spec], wanted: recipe.Identify, data: Path, inner: Optional[Inner], further: Optional[pd.DataFrame], device: str, workers: int) -> None:
+def ship(weights: Path, specs: List[recipe.Spec], wanted: recipe.Identify, data: Path, inner: Optional[Inner], further: Optional[pd.DataFrame], device: str, workers: int,
+         doubtful: Sequence[str] = ()) -> None:
     """Writes WEIGHTS/gallery, and WEIGHTS/identify.json as fitted on the photographs of an inner fold against those of `data`.
 
-    The gallery holds the photographs of `data`, those of the fold, and those of `further`, whose names count most.
+    The gallery holds the photographs of `data` but the `doubtful` ones, by their ids, those of the fold, and those of `further`, whose names count most.
     """
     engine_of = embed.Engines(weights, device)
-    known = gallery_of(*embedded(gallery.labelled(data), data, specs, engine_of, workers), specs)
+    labelled = gallery.labelled(data)
+    known = gallery_of(*embedded(labelled[~labelled.image_id.isin(doubtful)].reset_index(drop=True), data, specs, engine_of, workers), specs)
     if inner is not None:
         asked, queries = embedded(gallery.with_digests(inner.asked.assign(name=inner.names)), data, specs, engine_of, workers)
         identify.write(fitted(weights, specs, wanted, known, queries, asked.name.to_numpy(str)), weights / "identify.json")
@@ -104,7 +94,7 @@ def ship(weights: Path, specs: List[recipe.Spec], wanted: recipe.Identify, data:
     gallery.write(known, weights)
 
 
-def embedded(table: pd.DataFrame, data: Path, specs: List[recipe.Spec], engine_of: embed.Engines, workers: int) -> Tuple[pd.DataFrame, Dict[str, rank.Embeddings]]:
+def embedded(table: pd.DataFrame, data: Path, specs: List[recipe.Spec], engine_of: embed.Engines, workers: int) -> Tuple[pd.DataFrame, Dict[str, fusion.Embeddings]]:
     """The rows of a table whose photographs can be read, and their embeddings by model. The others are told: after hours of training they stop nothing."""
     pixels = embed.Pixels(table, data, embed.views(specs), workers, Complaints(strict=False))
     embeddings = embed.embed(pixels, specs, engine_of, table.image_id.to_numpy(str))
@@ -112,13 +102,13 @@ def embedded(table: pd.DataFrame, data: Path, specs: List[recipe.Spec], engine_o
     return table[there], {name: {key: rows[there] for key, rows in parts.items()} for name, parts in embeddings.items()}
 
 
-def gallery_of(table: pd.DataFrame, embeddings: Dict[str, rank.Embeddings], specs: List[recipe.Spec]) -> gallery.Gallery:
+def gallery_of(table: pd.DataFrame, embeddings: Dict[str, fusion.Embeddings], specs: List[recipe.Spec]) -> gallery.Gallery:
     """The gallery that the photographs of a `labelled` table make."""
     rows = {spec.name: gallery.unit_rows(spec, embeddings[spec.name]) for spec in specs}
     return gallery.Gallery(table.image_id.to_numpy(str), table.whale_id.to_numpy(str), table.digest.to_numpy(str), rows)
 
 
-def fitted(weights: Path, specs: List[recipe.Spec], wanted: recipe.Identify, known: gallery.Gallery, queries: Dict[str, rank.Embeddings], names: np.ndarray) -> identify.Identification:
+def fitted(weights: Path, specs: List[recipe.Spec], wanted: recipe.Identify, known: gallery.Gallery, queries: Dict[str, fusion.Embeddings], names: np.ndarray) -> identify.Identification:
     from solution import calibrate
 
     if not len(names):

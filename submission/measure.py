@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from eval import score
-from solution import embed, images, naming, rank, recipe, scenarios
+from solution import embed, fusion, images, naming, rank, recipe, routes, scenarios
 from solution.device import decoders
 
-Parts = Dict[str, rank.Embeddings]
+Parts = Dict[str, fusion.Embeddings]
 Answering = Callable[[Parts, List[str]], pd.DataFrame]
 
 
@@ -69,8 +69,9 @@ class OfRankings(Judge):
         super().__init__(fold, images.asked_for(fold / "test", scenarios.asked(self.asked)), truth, specs, device)
 
     def answering(self, weights: Path) -> Answering:
-        rows = lambda parts, names: rank.combined([(self.specs[name].predict, parts[name]) for name in names])
-        return lambda parts, names: rank.submission(self.asked, self.image_ids, rows(parts, names))
+        way = routes.Way(recipe.read_rank(weights), self.table)
+        spaces = lambda parts, names: way.spaces(self.asked, [(self.specs[name].predict, parts[name]) for name in names])
+        return lambda parts, names: rank.submission(self.asked, self.image_ids, spaces(parts, names), way)
 
     def value(self, answers: pd.DataFrame) -> float:
         return float(score.score_images(answers, self.truth, None, None, []).per_query.strict.mean())

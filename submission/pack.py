@@ -2,10 +2,10 @@
 
     python -m submission.pack --weights WEIGHTS --output submission.zip --fold folds/0
 
-Reads WEIGHTS/NAME.npz and NAME.json, and where individuals are named identify.json, gallery/ and classifier/. Writes main.py,
-manifest.json, the inference path of solution/ and the weights, and nothing else. The same weights give the same bytes. With
---fold the models are put in the order of what they add per second, and what half precision changes is told. Expect half the
-size of the weights, in seconds; with --fold twice a prediction of that fold.
+Reads WEIGHTS/NAME.npz, NAME.json and rank.json, and where individuals are named identify.json, gallery/ and classifier/. Writes main.py,
+manifest.json, MODEL_CARD.md, the inference path of solution/ and the weights, and nothing else; beside the zip the card once more, as
+submission.card.md. The same weights give the same bytes. With --fold the models are put in the order of what they add per second, and
+what half precision changes is told. Expect half the size of the weights, in seconds; with --fold twice a prediction of that fold.
 """
 
 import argparse
@@ -17,21 +17,21 @@ from typing import List, Optional
 
 import numpy as np
 
-from eval.files import InputError, alone, check_room, read_json, run, whole_directory, write_json
+from eval.files import InputError, alone, check_file, check_room, read_json, run, whole, whole_directory, write_json
 from eval.outputs import emptied, hidden, told_of
 from solution import recipe
 from solution.files import arrays, read_object, write_arrays
 from solution.files import run as run_solution
-from submission import archive
+from submission import archive, card
 from submission.cache import cached
 from submission.main import sha256
 
 HERE = Path(__file__).parent
 TIME_LIMIT = {"drivendata": 3 * 3600, "kaggle": 9 * 3600}  # seconds
-INFERENCE = ("__init__", "deadline", "device", "embed", "engines", "errors", "files", "gallery", "identify", "images", "kept", "known", "locks",
-             "models", "naming", "npz", "onnx_engine", "onnx_export", "outputs", "pixels", "predict", "rank", "recipe", "scenarios", "shards", "shortage",
-             "spec", "tables", "torch_engine")
-PARTS = ("", "gallery", "classifier")  # the folders of WEIGHTS that hold arrays by model
+INFERENCE = ("__init__", "deadline", "device", "embed", "engines", "errors", "files", "fusion", "gallery", "identify", "images", "kept", "known", "local", "locks",
+             "models", "naming", "npz", "onnx_engine", "onnx_export", "outputs", "pixels", "places", "predict", "rank", "recipe", "reciprocal", "rerank",
+             "routes", "scenarios", "shards", "shortage", "spec", "tables", "ties", "torch_engine")
+PARTS = ("", "local", "gallery", "classifier")  # the folders of WEIGHTS that hold arrays by model
 COUNTED = {"MAP@20": "top-20 rows", "MAP@5": "photographs' five names"}  # of which half precision changes some
 TRAIL = ("seed", "data", "commit", "packages")  # of provenance.json; no command lines, which hold paths
 
@@ -46,13 +46,16 @@ def pack(args: argparse.Namespace, folder: Path) -> dict:
         shutil.copyfile(HERE.parent / "solution" / f"{name}.py", folder / "solution" / f"{name}.py")
     for spec in specs:
         copy_model(args.weights, spec.name, folder / "weights", args.precision)
+    recipe.write_rank(recipe.read_rank(args.weights), folder / "weights")
     copy_identification(args.weights, [spec.name for spec in specs], folder / "weights")
     known = measure(args, folder) if args.fold else {"metric": None, "models": [{"name": spec.name} for spec in specs], "half": None}
     for position, model in enumerate(known["models"] if args.fold else []):
         path = folder / "weights" / f"{model['name']}.json"
         write_json({**read_json(path), "position": position}, path)
     manifest = {"format": 1, "target": args.target, "time_limit": TIME_LIMIT[args.target], "precision": args.precision, "metric": known["metric"],
-                "half_precision": known["half"] or "not measured", "models": known["models"], "trained": trail(args.weights), "files": listed(folder)}
+                "half_precision": known["half"] or "not measured", "models": known["models"], "trained": trail(args.weights)}
+    card.write(folder, manifest, provenance(args.weights), card.evidence(args.scores), card.Licences(args.data_licence, args.weights_licence))
+    manifest["files"] = listed(folder)
     write_json(manifest, folder / "manifest.json")
     return manifest
 
@@ -121,8 +124,12 @@ def listed(folder: Path) -> dict:
     return {path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)} for path in files}
 
 
+def provenance(weights: Path) -> dict:
+    return read_object(weights / "provenance.json") if (weights / "provenance.json").is_file() else {}
+
+
 def trail(weights: Path) -> dict:
-    made = read_object(weights / "provenance.json") if (weights / "provenance.json").is_file() else {}
+    made = provenance(weights)
     return {key: made[key] for key in TRAIL if key in made}
 
 
@@ -167,11 +174,16 @@ def main() -> None:
     parser.add_argument("--precision", choices=["half", "full"], default="half", help="of the packed weights (default: half)")
     parser.add_argument("--fold", type=Path, help="fold with test/ and truth.csv: orders the models, measures half precision")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="what --fold measures on")
+    parser.add_argument("--scores", type=Path, metavar="FILE", help="score.json of a run, for the card; with RUN/folds/manifest.json where that is there")
+    parser.add_argument("--data-licence", metavar="TEXT", help="of the training photographs, for the card (default: not stated)")
+    parser.add_argument("--weights-licence", metavar="TEXT", help="of the weights, for the card (default: not stated)")
     parser.add_argument("--owner", default="OWNER", help="with --target kaggle: your user name there")
     parser.add_argument("--wheels", type=Path, help="with --target kaggle: directory of wheels to install there")
     args = parser.parse_args()
     if args.wheels and not any(args.wheels.glob("*.whl")):
         raise InputError(f"--wheels: {args.wheels} holds no .whl; pip download --only-binary :all: --dest {args.wheels} PACKAGE fetches them")
+    if args.scores:
+        check_file(args.scores)
     if args.target == "kaggle":
         with whole_directory(args.output) as folder:
             manifest = pack(args, folder)
@@ -183,6 +195,8 @@ def main() -> None:
             check_room(args.output, size if args.precision == "half" else 2 * size)  # for a while all that is packed lies there twice
             manifest = pack(args, folder)
             archive.zipped(folder, [*manifest["files"], "manifest.json"], args.output)
+            with whole(args.output.with_name(f"{args.output.stem}.card.md")) as beside:
+                shutil.copyfile(folder / card.NAME, beside)
     show(manifest, args)
 
 

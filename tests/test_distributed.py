@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from timm.layers import DropPath
 
 import toy
 import toy_training as toying
@@ -25,17 +26,22 @@ def tiny(tmp_path_factory):
 
 
 def gradients(recipe_file, data, folder, *phases):
-    """Saves the gradients of the first batch's loss, with batch normalisation by its running figures; after several phases,
-    the backbone frozen in those that say so, those of the last."""
+    """Saves the gradients of the first batch's loss, and the statistics of batch normalisation after it, with dropout off; after several
+    phases, the backbone frozen in those that say so, those of the last."""
     now = toying.fitted(recipe_file, data, folder / "checkpoint.npz")
-    now.module.eval()
+    now.module.train()
+    for module in now.module.modules():
+        if isinstance(module, (torch.nn.Dropout, DropPath)):
+            module.eval()
     images, labels, species = next(iter(now.loader))
     for phase in phases or ("all",):
         schedule.freeze(now.trainee.model.backbone, phase == "frozen")
         now.optimiser.zero_grad()
-        loss = now.module(models.normalised(images, now.spec.model), labels, species)
+        with now.whole_batch:
+            loss = now.module(models.normalised(images, now.spec.model), labels, species)
         now.fabric.backward(loss)
     found = {name: parameter.grad.numpy() for name, parameter in now.trainee.named_parameters() if parameter.grad is not None}
+    found.update({name: buffer.numpy() for name, buffer in now.trainee.named_buffers() if "running" in name})
     np.savez(folder / f"gradients{now.fabric.global_rank}.npz", **found)
     return {"images": len(images), "mean loss": now.checked(loss.detach().double())}
 
@@ -114,7 +120,7 @@ def test_two_processes_write_loadable_weights_once(trained, tiny):
     (one,) = recipe.specs(weights)
     assert one == toying.spec(tiny)
     assert models.load(one, weights)(torch.zeros(2, 3, 32, 32)).isfinite().all()
-    assert sorted(file.name for file in weights.iterdir()) == ["provenance.json", "recipe.yaml", "tiny.json", "tiny.log.csv", "tiny.npz"]
+    assert sorted(file.name for file in weights.iterdir()) == ["centres", "provenance.json", "recipe.yaml", "tiny.json", "tiny.log.csv", "tiny.npz"]
 
 
 def test_only_the_first_process_speaks(trained):

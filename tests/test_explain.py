@@ -14,7 +14,7 @@ from PIL import Image
 
 import toy
 import toy_names
-from solution import embed, explain, images, models, overlay, pairs, predict, rank, recipe, weights
+from solution import embed, explain, fusion, images, models, overlay, pairs, predict, recipe, ties, weights
 from solution.files import STRICT, InputError
 from solution.heat import Heat, combined, look, similarity
 from test_embed import ROOT, SPECS, command, embedded, ensemble, tiny
@@ -55,15 +55,15 @@ def test_the_similarity_of_tensors_is_the_cosine_that_rankings_use(mirrors):
     said = [recipe.Predict(mirror=mirror, normalise=normalise, weight=weight) for mirror, normalise, weight in zip(mirrors, (True, False), (0.3, 2.0))]
     parts = [{kind: random.normal(size=(8, width)).astype(np.float32) for kind in ("plain", "mirror")} for width in (5, 7)]
     parts[0]["plain"][3] = parts[0]["mirror"][3] = 0
-    rows = rank.combined(list(zip(said, copy.deepcopy(parts))))
+    rows = fusion.combined(list(zip(said, copy.deepcopy(parts))))
     found = combined([(each, *([torch.from_numpy(part[kind]) for kind in ("plain", "mirror")][: 1 if each.mirror == "off" else 2])) for each, part in zip(said, parts)])
     np.testing.assert_allclose(found, rows, atol=1e-6)
-    np.testing.assert_allclose(similarity(found), rank.exact(rows[:4], rows[4:], np.arange(4), np.arange(4)), atol=1e-6)
+    np.testing.assert_allclose(similarity(found), ties.exact(rows[:4], rows[4:], np.arange(4), np.arange(4)), atol=1e-6)
 
 
 def test_the_cosines_are_those_of_the_saved_embeddings(fold):
     found, specs = embedded(fold / "test", fold / "weights"), recipe.specs(fold / "weights")
-    rows = rank.combined([(spec.predict, found[spec.name]) for spec in specs])
+    rows = fusion.combined([(spec.predict, found[spec.name]) for spec in specs])
     photographs = images.Photographs(images.listed(fold / "test").path, [embed.view_of(spec) for spec in specs])
     squares = [torch.from_numpy(np.stack(each)) for each in zip(*(photographs[number] for number in range(24)))]
     asked = np.random.default_rng(0).integers(0, 24, (30, 2))
@@ -422,7 +422,7 @@ def test_names_are_explained_by_their_most_similar_photograph(named, tmp_path, m
     known = pd.read_csv(named / "train" / "metadata.csv", dtype=str).set_index("image_id")
     specs = recipe.specs(named / "weights")
     asked, there = (embedded(named / part, named / "weights") for part in ("test", "train"))
-    rows = [rank.combined([(spec.predict, each[spec.name]) for spec in specs]) for each in (asked, there)]
+    rows = [fusion.combined([(spec.predict, each[spec.name]) for spec in specs]) for each in (asked, there)]
     cosine = pd.DataFrame(rows[0] @ rows[1].T, asked["bare"]["image_id"], there["bare"]["image_id"])
     for row in found.itertuples():
         whale = names[row.query_id].split()[row.place - 1]

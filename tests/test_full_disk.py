@@ -216,7 +216,7 @@ def test_a_disk_that_is_taken_away_while_it_trains_is_one_line_and_the_training_
 
     with hard_places.mounted(tmp_path / "real", tmp_path / "disk"), mock.patch.object(fitting.Fitting, "say", leaving):
         done = command(*words_of("train", made, tmp_path / "disk"))
-    assert (done.code, done.line) == (1, f"error: {tmp_path}/disk/out.resume: is no longer there; was its disk taken away? With it back, the same command with --resume goes on")
+    assert (done.code, done.line) == (1, f"error: {tmp_path}/disk/out: is no longer there; was its disk taken away? With it back, the same command with --resume goes on")
     assert contents(tmp_path / "disk") == {}  # nothing that nobody would look for there
     with hard_places.mounted(tmp_path / "real", tmp_path / "disk"):
         assert command(*words_of("train", made, tmp_path / "disk")).code == 0

@@ -63,6 +63,7 @@ def run(tmp_path_factory):
         toy_run.write_training(run / f"fold{k}")
         hostile_training(run / f"fold{k}")
         toy_run.explain(run, k)
+        hostile_doubts(run, k)
     images = pd.read_csv(run / "folds/0/test/metadata.csv", dtype=str).image_id.to_numpy(str)
     (run / "fold0" / "embeddings").mkdir()
     rows = np.random.default_rng(0).normal(size=(len(images), 8)).astype(np.float32)
@@ -79,6 +80,13 @@ def run(tmp_path_factory):
     usual = dict.fromkeys(leaderboard.COLUMNS, "") | cut | {"board": attack(2, "board")}
     write_table(pd.DataFrame([usual | {"system": each, "variant": attack(number + 7, ""), "models": each} for number, each in enumerate(ATTACKS)])[leaderboard.COLUMNS], run.parent / "leaderboard.csv")
     return run
+
+
+def hostile_doubts(run: Path, fold: int) -> None:
+    """All training photographs, those of an attack's name first in turn."""
+    table = pd.read_csv(run / f"folds/{fold}/train/metadata.csv", dtype=str)
+    order = np.random.default_rng(fold).permutation(len(table))
+    write_table(table[["image_id", "path", "whale_id"]].assign(doubt=order / 10, angle=60.0, other_whale_id=table.whale_id.to_numpy()[order], other_angle=40.0), run / f"fold{fold}/doubts.csv")
 
 
 def hostile_training(fold: Path) -> None:
@@ -166,6 +174,11 @@ def test_names_of_an_attacker_are_text_wherever_they_stand(which, visit, run):
         page.keyboard.press("ArrowRight")
     page.keyboard.press("Escape")
     page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    assert page.evaluate(CENSUS) == clean
+    assert page.locator("#doubts article").count() == 24
+    page.locator("#doubts .strip button").nth(1).click()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Escape")
     assert page.evaluate(CENSUS) == clean
     for link in page.locator("a").all():
         assert link.get_attribute("href").startswith("#")

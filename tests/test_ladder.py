@@ -161,6 +161,14 @@ def test_a_row_that_differs_in_identify_alone_takes_the_weights_but_is_fitted_an
     assert fitted["identify"] == {"by": "classifier", "new": "new_whale"}
 
 
+def test_a_row_that_ranks_otherwise_takes_the_weights_too(climb, nested):
+    told, _, table = climb({"base": {}, "expanded": {"rank": {"rerank": "database_expansion"}}})
+    assert told == [*TRAINED, *COMMANDS] and table.hash.nunique() == 2
+    assert yaml.safe_load((nested.keep / "expanded" / "recipe.yaml").read_text())["rank"] == {"rerank": "database_expansion"}
+    both = ladder.laid_over({"rank": {"rerank": "k_reciprocal", "cosine": 0.5}}, {"rank": {"cosine": 0.7}})
+    assert both["rank"] == {"rerank": "k_reciprocal", "cosine": 0.7}
+
+
 def test_figures_are_those_of_the_files(climb):
     _, _, table = climb({"base": {}})
     row = table.iloc[0]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from solution import calibrate, gallery, identify, naming, rank, recipe
+from solution import calibrate, fusion, gallery, identify, naming, recipe
 from solution.files import InputError
 from test_embed import tiny
 
@@ -93,7 +93,7 @@ def test_photographs_of_any_kind_are_named_with_finite_chances(whales, new_share
     rows = random.normal(size=(len(whales), 6)).astype(np.float32)
     queries = np.concatenate([np.zeros((2, 6), np.float32), rows, -rows, random.normal(size=(2, 6)).astype(np.float32) * np.float32(1e30)])
     asked = pd.DataFrame({"image_id": [f"q{k}" for k in range(len(queries))], "path": [f"q{k}.jpg" for k in range(len(queries))]})
-    evidence = naming.Evidence([spec], tmp_path, known_by(rank.to_unit_length(rows.copy()), whales))
+    evidence = naming.Evidence([spec], tmp_path, known_by(fusion.to_unit_length(rows.copy()), whales))
     told = identify.Identification(1.0, 0.1, 0.9, 1.0, 1.0, 0.0, None, None, 0, 10.0, 0.0, (9.0, -12.0), new_share=new_share)
     names = object.__new__(naming.Naming)
     names.identification, names.asked = told, asked

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from solution import rank, recipe, scenarios
+from solution import fusion, rank, recipe, scenarios, ties
 from test_search import answers_of, ask, build, kind, saved  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -35,7 +35,7 @@ def check_scores(table):
 def ranked(rows, queries, database, predict=ALONE, mirror=None):
     names = [f"i{number:05}" for number in range(len(rows))]
     own = {"image_id": np.array(names), "plain": rows, **({} if mirror is None else {"mirror": mirror})}
-    table = rank.submission([of_scenario([names[k] for k in queries], [names[k] for k in database])], np.array(names), rank.combined([(predict, own)]))
+    table = rank.submission([of_scenario([names[k] for k in queries], [names[k] for k in database])], np.array(names), [fusion.spaces([(predict, own)], "concatenate")])
     check_scores(table)
     return {query[2:]: list(part.database_image_id) for query, part in table.groupby("query_id", sort=False)}, table
 
@@ -49,7 +49,7 @@ def test_rows_of_any_length_rank_as_their_directions_do(size, predict):
     plain, mirror = ((size * random.normal(size=(30, 64))).astype(np.float32) for _ in range(2))
     joined = {"off": plain, "concatenate": np.concatenate([plain, mirror], axis=1), "average": plain.astype(float) / 2 + mirror.astype(float) / 2}[predict.mirror]
     names = np.array([f"i{number:05}" for number in range(30)])
-    rows = rank.combined([(predict, {"image_id": names, "plain": plain, "mirror": mirror})])
+    rows = fusion.combined([(predict, {"image_id": names, "plain": plain, "mirror": mirror})])
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
     for one, other in ((0, 1), (2, 3), (4, 4)):
         assert rows[one] @ rows[other] == pytest.approx(cosine(joined[one], joined[other]), abs=2e-6 if size > 1e-40 else 0.02)
@@ -61,10 +61,10 @@ def test_rows_of_any_length_rank_as_their_directions_do(size, predict):
 def test_a_models_weight_alone_changes_nothing_and_beside_another_it_multiplies_cosines(weight, size):
     random = np.random.default_rng(1)
     one, other = ({"plain": (size * random.normal(size=(9, 8))).astype(np.float32)} for _ in range(2))
-    alone = rank.combined([(replace(ALONE, weight=weight), one)])
-    np.testing.assert_allclose(alone, rank.combined([(ALONE, one)]), rtol=1e-6)
+    alone = fusion.combined([(replace(ALONE, weight=weight), one)])
+    np.testing.assert_allclose(alone, fusion.combined([(ALONE, one)]), rtol=1e-6)
     way = replace(ALONE, normalise=True)
-    rows = rank.combined([(way, one), (replace(way, weight=weight), other)])
+    rows = fusion.combined([(way, one), (replace(way, weight=weight), other)])
     expected = (cosine(one["plain"][0], one["plain"][1]) + weight * cosine(other["plain"][0], other["plain"][1])) / (1 + weight)
     assert rows[0] @ rows[1] == pytest.approx(expected, abs=1e-6)
 
@@ -119,14 +119,14 @@ def test_twenty_thousand_copies_are_told_apart_by_their_ids_alone():
 
 @pytest.mark.parametrize("kinds", [1, 3, 400])
 def test_of_many_copies_each_kind_is_computed_once_and_to_the_same_bits(kinds, monkeypatch):
-    rows = rank.to_unit_length(np.random.default_rng(6).normal(size=(kinds, 48)).astype(np.float32))[np.arange(1200) % kinds]
+    rows = fusion.to_unit_length(np.random.default_rng(6).normal(size=(kinds, 48)).astype(np.float32))[np.arange(1200) % kinds]
     rows[:5] = 0
     own, order = np.full(9, -1), np.random.default_rng(7).permutation(1200)
-    found, asked, exact = rank.best(rows[:9], rows, own, order), [], rank.exact
-    monkeypatch.setattr(rank, "exact", lambda *given: asked.append(len(given[2])) or exact(*given))
-    again = rank.best(rows[:9], rows, own, order)
-    monkeypatch.setattr(rank, "COPIES", 10**9)
-    plain = rank.best(rows[:9], rows, own, order)
+    found, asked, exact = ties.best(rows[:9], rows, own, order), [], ties.exact
+    monkeypatch.setattr(ties, "exact", lambda *given: asked.append(len(given[2])) or exact(*given))
+    again = ties.best(rows[:9], rows, own, order)
+    monkeypatch.setattr(ties, "COPIES", 10**9)
+    plain = ties.best(rows[:9], rows, own, order)
     assert all(map(np.array_equal, found, again)) and all(map(np.array_equal, found, plain))
     assert asked[0] <= 9 * (kinds + 1) and asked[1] > 1200
 
@@ -155,7 +155,7 @@ def test_a_catalogue_of_odd_rows_answers_as_a_ranking_of_them_does(kind, tmp_pat
     rows = odd_rows()
     database, asking = saved(tmp_path / "database", "d", rows), saved(tmp_path / "asking", "q", rows[:70])
     found = answers_of(ask(monkeypatch, build(monkeypatch, tmp_path, database), asking))
-    unit = rank.combined([(ALONE, {"plain": rows})])
+    unit = fusion.combined([(ALONE, {"plain": rows})])
     hits = []
     for number, (query, answers) in enumerate(found.items()):
         scores = [score for _, score in answers]

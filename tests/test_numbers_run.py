@@ -21,7 +21,7 @@ import toy
 import toy_training as toying
 from eval import ensembles, folds, leaderboard, report, score, summary
 from eval.files import write_table
-from solution import eight_bit, embed, engines, explain, heat, models, onnx_engine, predict, quantize, rank, recipe
+from solution import eight_bit, embed, engines, explain, fusion, heat, models, onnx_engine, predict, quantize, recipe
 from solution.files import InputError
 from test_engines import needs_onnx, pictures, trained
 
@@ -142,7 +142,7 @@ def test_constant_photographs_and_dead_models_are_finite_in_8_bits_or_refused(tm
     written = (weights / "relu.8bit.json").is_file()
     assert written == ("stays as it is" not in told)
     kinds = ("torch", "onnx", "onnx8") if written else ("torch", "onnx")
-    rows = [rank.combined([(replace(SPEC.predict, mirror="off"), {"plain": engines.made(SPEC, weights, "cpu", one)(photographs)})]) for one in kinds]
+    rows = [fusion.combined([(replace(SPEC.predict, mirror="off"), {"plain": engines.made(SPEC, weights, "cpu", one)(photographs)})]) for one in kinds]
     assert all(np.isfinite(each).all() for each in rows)
     if dead != "huge activations":
         np.testing.assert_allclose(np.linalg.norm(rows[0] - rows[1], axis=1), 0, atol=1e-3)

@@ -22,7 +22,7 @@ import toy
 import toy_training as toying
 from hard_places import command, contents
 from eval import shortage as evals
-from solution import batches, embed, images, kept, known, pixels, predict, rank, shortage
+from solution import batches, embed, fusion, images, kept, known, pixels, predict, shortage
 from test_embed import ensemble, tiny
 from test_predict import assert_complete
 
@@ -239,8 +239,8 @@ def test_where_not_all_photographs_can_be_held_they_are_decoded_for_each_model(m
 
 def test_answers_that_find_no_memory_keep_the_best_file_so_far(made, tmp_path, monkeypatch, capsys):
     ensemble(tmp_path / "weights", tiny("first", 0, 32), tiny("second", 1, 32))
-    combined = rank.combined
-    monkeypatch.setattr(rank, "combined", lambda models: too_large() if len(models) == 2 else combined(models))
+    combined = fusion.combined
+    monkeypatch.setattr(fusion, "combined", lambda models: too_large() if len(models) == 2 else combined(models))
     predict.main(list(map(str, ["--data", made / "test", "--weights", tmp_path / "weights", *RUNS, "--output", tmp_path / "s.csv"])))
     said = capsys.readouterr()
     assert "warning: second: not written: out of memory (" in said.err and said.out.endswith("; ranks with first\n")

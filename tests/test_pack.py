@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import toy
 import toy_names
 from eval import score
-from solution import engines, gallery, predict, recipe
+from solution import centres, engines, gallery, losses, predict, recipe
 from submission import measure, pack
 from test_embed import ensemble, tiny
 
@@ -36,6 +37,7 @@ def fold(tmp_path_factory):
     (weights / "first.log.csv").write_text("epoch,seconds\n0,1.0\n")
     (weights / "provenance.json").write_text('{"command": "python -m solution.train /home/me", "seed": 3, "commit": "abc"}')
     (weights / "first.optimiser.pt").write_bytes(b"state")
+    centres.write(losses.Objective(1, 16, torch.tensor([2, 1]), 0, recipe.Head()), np.array(["a", "b"]), weights, "first")
     (weights / ".git").mkdir()
     return fold
 
@@ -91,7 +93,7 @@ def test_the_zip_holds_main_the_inference_path_and_the_weights_and_nothing_else(
     names = zipfile.ZipFile(archives / "half.zip").namelist()
     weights = {f"weights/{name}.{kind}" for name in ("first", "second") for kind in ("json", "npz")}
     code = {name for name in names if name.startswith("solution/")}
-    assert set(names) == {"main.py", "manifest.json"} | weights | code and names == sorted(names)
+    assert set(names) == {"main.py", "manifest.json", "MODEL_CARD.md"} | weights | code and names == sorted(names)
     assert not any(word in name for name in code for word in ("train", "fitting", "heads", "augment", "weights", "validate", "calibrate", "matches"))
 
 
@@ -117,7 +119,7 @@ def test_the_same_weights_packed_again_give_the_same_bytes(fold, archives, tmp_p
     os.utime(tmp_path / "weights" / "first.npz", (1, 1))
     assert packed(tmp_path, tmp_path / "there" / "again.zip").returncode == 0
     assert (tmp_path / "there" / "again.zip").read_bytes() == (archives / "half.zip").read_bytes()
-    assert [path.name for path in (tmp_path / "there").iterdir()] == ["again.zip"]
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["again.card.md", "again.zip"]
 
 
 def test_the_manifest_tells_the_files_and_where_the_weights_come_from(archives):

@@ -22,7 +22,7 @@ from PIL import Image
 
 import toy
 from eval import rules, score
-from solution import embed, images, models, pixels, predict, rank, recipe
+from solution import embed, fusion, images, models, pixels, predict, rank, recipe
 from solution.deadline import MARGIN, Deadline
 from solution.files import InputError, run
 from solution.torch_engine import TorchEngine
@@ -144,7 +144,7 @@ def test_every_state_is_the_ranking_of_the_passes_so_far(fold, tmp_path, states)
             kept = ("plain", "mirror") if place < number - len(NAMES) else ("plain",)
             parts.append((spec.predict, {key: arrays[key] for key in kept}))
             ids = arrays["image_id"]
-        rank.submission(asked, ids, rank.combined(parts)).to_csv(tmp_path / "expected.csv", index=False)
+        rank.submission(asked, ids, [fusion.spaces(parts, "concatenate")] * len(asked)).to_csv(tmp_path / "expected.csv", index=False)
         assert state == (tmp_path / "expected.csv").read_bytes(), number
     assert states[-1] == (tmp_path / "s.csv").read_bytes()
 
@@ -737,7 +737,7 @@ def test_a_models_embeddings_that_are_no_numbers_leave_those_of_the_others(capsy
     bad["plain"][2, 1], bad["plain"][3, 0] = np.nan, -np.inf
     kept = {"plain": np.where(np.isfinite(bad["plain"]).all(axis=1, keepdims=True), bad["plain"], 0)}
     way = recipe.Predict(normalise=True, mirror="off")
-    np.testing.assert_array_equal(rank.combined([(way, good), (way, bad)]), rank.combined([(way, good), (way, kept)]))
+    np.testing.assert_array_equal(fusion.combined([(way, good), (way, bad)]), fusion.combined([(way, good), (way, kept)]))
     assert "2 of 5 embeddings are not finite" in capsys.readouterr().err
 
 

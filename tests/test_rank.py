@@ -13,7 +13,7 @@ import pytest
 
 import toy
 from eval import score
-from solution import rank, recipe, scenarios
+from solution import fusion, rank, recipe, scenarios, ties
 from solution.files import InputError, write_arrays, write_json, write_table
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +36,7 @@ def naive(queries, database, own, ids, top=20):
 
 def check(queries, database, own, ids, **options):
     order = np.argsort(np.argsort(ids))
-    rows, cosines = rank.best(queries, database, own, order, **options)
+    rows, cosines = ties.best(queries, database, own, order, **options)
     for found, cosine, (expected, values) in zip(rows, cosines, naive(queries, database, own, ids, **options)):
         there = len(expected)
         assert found[:there].tolist() == expected and (found[there:] == -1).all() and (cosine[there:] == -np.inf).all()
@@ -65,7 +65,7 @@ def test_ties_of_equal_photographs_are_broken_by_id():
 @pytest.mark.parametrize("d", [3, 472, 688, 8544])
 def test_a_whole_database_of_one_photograph_is_ordered_by_id(d):
     ids = shuffled_ids(70)
-    rows, cosines = rank.best(unit_rows(3, d), np.repeat(unit_rows(1, d, seed=1), 70, axis=0), NOWHERE(3), np.argsort(np.argsort(ids)))
+    rows, cosines = ties.best(unit_rows(3, d), np.repeat(unit_rows(1, d, seed=1), 70, axis=0), NOWHERE(3), np.argsort(np.argsort(ids)))
     assert all(list(ids[found]) == sorted(ids)[:20] for found in rows)
     assert all(len(set(cosine)) == 1 for cosine in cosines)
 
@@ -81,22 +81,22 @@ def test_cosines_that_float32_cannot_tell_apart_are_ordered_in_float64():
 def test_a_photograph_is_never_an_answer_to_itself():
     rows, own = unit_rows(30), np.arange(30)
     check(rows, rows, own, shuffled_ids(30))
-    found, _ = rank.best(rows, rows, own, np.arange(30))
+    found, _ = ties.best(rows, rows, own, np.arange(30))
     assert not (found == own[:, None]).any()
 
 
 def test_a_copy_under_another_id_is_an_answer():
     rows = np.concatenate([unit_rows(5), unit_rows(5)])
-    found, _ = rank.best(rows, rows, np.arange(10), np.arange(10))
+    found, _ = ties.best(rows, rows, np.arange(10), np.arange(10))
     assert found[:, 0].tolist() == [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]
 
 
 def test_a_database_of_the_query_alone_or_of_nothing_has_no_answer():
     row = unit_rows(1)
     for database, own in ((row, np.array([0])), (row[:0], np.array([-1]))):
-        found, cosines = rank.best(row, database, own, np.arange(len(database)))
+        found, cosines = ties.best(row, database, own, np.arange(len(database)))
         assert (found == -1).all() and (cosines == -np.inf).all() and found.shape == (1, 20)
-    assert rank.best(row[:0], row, np.array([], int), np.array([0]))[0].shape == (0, 20)
+    assert ties.best(row[:0], row, np.array([], int), np.array([0]))[0].shape == (0, 20)
 
 
 def test_rows_of_zeros_have_the_cosine_zero():
@@ -108,10 +108,10 @@ def test_rows_of_zeros_have_the_cosine_zero():
 def test_blocks_of_queries_and_of_pairs_change_nothing(monkeypatch):
     queries, own = unit_rows(23), np.arange(23)
     database, ids = np.concatenate([queries, queries[:9], unit_rows(9, seed=1)]), shuffled_ids(41)
-    at_once = rank.best(queries, database, own, np.argsort(np.argsort(ids)))
-    monkeypatch.setattr(rank, "BLOCK", 4), monkeypatch.setattr(rank, "PAIRS", 3)
+    at_once = ties.best(queries, database, own, np.argsort(np.argsort(ids)))
+    monkeypatch.setattr(ties, "BLOCK", 4), monkeypatch.setattr(ties, "PAIRS", 3)
     check(queries, database, own, ids)
-    assert np.array_equal(at_once[0], rank.best(queries, database, own, np.argsort(np.argsort(ids)))[0])
+    assert np.array_equal(at_once[0], ties.best(queries, database, own, np.argsort(np.argsort(ids)))[0])
 
 
 def test_fewer_than_twenty_can_be_asked_for():
@@ -121,8 +121,8 @@ def test_fewer_than_twenty_can_be_asked_for():
 def test_the_order_of_database_and_queries_does_not_matter():
     queries, database, ids = unit_rows(9), np.repeat(unit_rows(20, seed=1), 2, axis=0), shuffled_ids(40)
     new, turn = np.random.default_rng(3).permutation(40), np.random.default_rng(4).permutation(9)
-    first, _ = rank.best(queries, database, NOWHERE(9), np.argsort(np.argsort(ids)))
-    second, _ = rank.best(queries[turn], database[new], NOWHERE(9), np.argsort(np.argsort(ids[new])))
+    first, _ = ties.best(queries, database, NOWHERE(9), np.argsort(np.argsort(ids)))
+    second, _ = ties.best(queries[turn], database[new], NOWHERE(9), np.argsort(np.argsort(ids[new])))
     assert np.array_equal(ids[first][turn], ids[new][second])
 
 
@@ -167,7 +167,7 @@ def cosine(a, b):
 
 
 def of(*models):
-    rows = rank.combined(models)
+    rows = fusion.combined(models)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
     return rows.astype(np.float64) @ rows.T.astype(np.float64)
@@ -204,10 +204,10 @@ def test_joining_in_blocks_of_images_changes_no_bit_and_counts_what_is_broken_on
     first, second = embeddings(23, 5, 0), embeddings(23, 7, 1, scale=30)
     first["plain"][[3, 20], 1], second["mirror"][11, 0] = np.nan, np.inf
     models = [(recipe.Predict(mirror="average"), first), (recipe.Predict(normalise=True, weight=0.75), second)]
-    at_once, told = rank.combined(models), capsys.readouterr().err
+    at_once, told = fusion.combined(models), capsys.readouterr().err
     assert "2 of 23 embeddings are not finite" in told and "1 of 23" in told and told.count("\n") == 2
-    monkeypatch.setattr(rank, "JOINED", 4)
-    assert np.array_equal(rank.combined(iter(models)).view(np.uint32), at_once.view(np.uint32)) and capsys.readouterr().err == told
+    monkeypatch.setattr(fusion, "JOINED", 4)
+    assert np.array_equal(fusion.combined(iter(models)).view(np.uint32), at_once.view(np.uint32)) and capsys.readouterr().err == told
 
 
 def test_joining_changes_no_embedding_and_keeps_rows_of_zeros():
@@ -215,7 +215,7 @@ def test_joining_changes_no_embedding_and_keeps_rows_of_zeros():
     model["plain"][4] = model["mirror"][4] = 0
     before = {name: value.copy() for name, value in model.items()}
     for predict in (recipe.Predict(), recipe.Predict(normalise=True, weight=2.0), recipe.Predict(mirror="off"), recipe.Predict(mirror="average")):
-        assert (rank.combined([(predict, model)])[4] == 0).all()
+        assert (fusion.combined([(predict, model)])[4] == 0).all()
     assert all(np.array_equal(model[name], before[name]) for name in before)
 
 
@@ -280,7 +280,7 @@ def test_the_file_is_the_plain_loops_ranking_in_the_order_of_the_queries(tmp_pat
     assert path.read_text().split("\n")[0] == "query_id,database_image_id,score" and path.read_text().endswith("\n")
     table, expected = pd.read_csv(path), []
     both = [np.load(tmp_path / "embeddings" / f"{name}.npz") for name in ("first", "second")]
-    rows = dict(zip(both[0]["image_id"], rank.combined([(recipe.Predict(), model) for model in both])))
+    rows = dict(zip(both[0]["image_id"], fusion.combined([(recipe.Predict(), model) for model in both])))
     for scenario in ("scenario01", "scenario02"):
         queries, database = (pd.read_csv(data / part / f"{scenario}.csv") for part in ("queries", "databases"))
         for query_id, image_id in queries.itertuples(index=False):
@@ -427,7 +427,7 @@ def test_a_scenario_whose_database_is_the_query_alone_gives_no_rows(tmp_path):
     ids = np.array(["a", "b"])
     lonely = scenarios.Scenario("one", np.array(["1-a"], object), np.array(["a"], object), np.array(["a"], object))
     normal = scenarios.Scenario("two", np.array(["2-a"], object), np.array(["a"], object), np.array(["a", "b"], object))
-    table = rank.submission([lonely, normal], ids, unit_rows(2))
+    table = rank.submission([lonely, normal], ids, [[fusion.Space(1, unit_rows(2))]] * 2)
     assert table[["query_id", "database_image_id"]].values.tolist() == [["2-a", "b"]]
     assert table.to_csv(io.StringIO(), index=False) is None and table.score.dtype == np.float64
 
@@ -435,4 +435,4 @@ def test_a_scenario_whose_database_is_the_query_alone_gives_no_rows(tmp_path):
 @pytest.mark.benchmark_suite
 def test_benchmark_of_ranking_500_queries_in_1000_images(benchmark):
     queries, database = unit_rows(500, 512), unit_rows(1000, 512, seed=1)
-    benchmark(rank.best, queries, database, NOWHERE(500), np.arange(1000))
+    benchmark(ties.best, queries, database, NOWHERE(500), np.arange(1000))

@@ -22,7 +22,7 @@ PUBLISHED = {
               "schedule": "warmup", "weight_decay": 0.01, "beta2": 0.999, "warmup": 0.2, "final_factor": 0.01, "clip": None,
               "sampling": "shuffle", "images_per_whale": 1, "mirror_identities": False, "unknown": False, "mixup": 0.0,
               "precision": "fp16", "size": 380, "epochs": 20, "batch_size": 32},
-    "predict": {"test_size": None, "mirror": "concatenate", "normalise": False, "weight": 1.0},
+    "predict": {"test_size": None, "mirror": "concatenate", "normalise": False, "weight": 1.0, "queries": [], "database": [], "local_size": None},
 }
 SEVEN = [  # backbone, train size, batch, epochs, warm-up epochs
     ("tf_efficientnet_b2.ns_jft_in1k", 380, 64, 20, 4),

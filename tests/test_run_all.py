@@ -71,7 +71,7 @@ def test_the_pooled_score_is_the_mean_over_the_queries_of_all_folds(place, finis
 
 def test_the_summary_has_a_row_for_every_step(place, finished):
     summary = pd.read_csv(place / "run" / "summary.csv")
-    of_fold = [f"{step} fold {k}" for k in (0, 1) for step in ("train", "predict", "score", "explain")]
+    of_fold = [f"{step} fold {k}" for k in (0, 1) for step in ("train", "predict", "score", "explain", "doubts")]
     assert list(summary.step) == ["folds", *of_fold, "ensembles", "report"]
     assert (summary.peak_mb > 10).all() and (summary.seconds >= 0).all()
 
@@ -133,3 +133,15 @@ def test_the_demo_is_learnt_and_far_above_the_frozen_backbones(tmp_path):
     assert 0.3 < trained["strict"] < 0.8
     assert frozen["strict"] < trained["strict"] - 0.15
     assert pd.read_csv(tmp_path / "demo" / "summary.csv").peak_mb.max() < 4000
+
+
+@pytest.mark.slow
+def test_what_is_packed_tells_the_score_of_the_folds_where_recipe_and_data_are_theirs(place, finished, tmp_path):
+    """Half a minute: twice a training on everything."""
+    arguments = "--data", str(place / "data"), "--recipe", str(place / "tiny.yaml"), "--folds", "none"
+    assert run_all(*arguments, "--output", str(place / "run")).returncode == 0
+    card = (place / "run" / "submission.card.md").read_text("utf-8")
+    score = json.loads((place / "run" / "score.json").read_text())
+    assert f"| `all` | {score['n_queries']} | {score['strict']:.4f} |" in card and "Protocol `whale`" in card
+    assert run_all(*arguments, "--output", str(tmp_path / "alone")).returncode == 0
+    assert "Scores: not measured." in (tmp_path / "alone" / "submission.card.md").read_text("utf-8")

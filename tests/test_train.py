@@ -125,7 +125,7 @@ def test_the_log_has_a_row_an_epoch_with_its_rate(trained):
 
 
 def test_the_output_holds_the_contracts_files_and_no_pickle(trained, tiny):
-    assert sorted(file.name for file in trained.iterdir()) == ["provenance.json", "recipe.yaml", "tiny.json", "tiny.log.csv", "tiny.npz"]
+    assert sorted(file.name for file in trained.iterdir()) == ["centres", "provenance.json", "recipe.yaml", "tiny.json", "tiny.log.csv", "tiny.npz"]
     with np.load(trained / "tiny.npz", allow_pickle=False) as file:
         assert all(file[name].dtype.kind in "fi" for name in file.files)
     for name in ("tiny.json", "provenance.json"):

@@ -15,7 +15,7 @@ from eval import folds
 from eval.score import evaluate, summarise
 from solution import fitting, images, predict, recipe, validate
 from solution.files import write_arrays, write_json
-from solution.validate import mean_average_precision
+from solution.precision import average_precision
 
 
 @pytest.fixture(scope="module")
@@ -143,25 +143,25 @@ def naive(submission, truth):
 @pytest.mark.parametrize("seed", range(5))
 def test_mean_average_precision_is_a_naive_loop(seed):
     submission, truth = random_ranking(seed)
-    assert mean_average_precision(submission, truth) == pytest.approx(naive(submission, truth), abs=1e-12)
+    assert average_precision(submission, truth).mean() == pytest.approx(naive(submission, truth), abs=1e-12)
 
 
 def test_mean_average_precision_by_hand():
     truth = pd.DataFrame({"query_id": ["a", "a", "b", "c"], "database_image_id": ["x", "y", "x", "z"]})
     submission = pd.DataFrame({"query_id": ["a"] * 3 + ["b"] * 2 + ["d"], "database_image_id": ["x", "z", "y", "y", "x", "x"]})
     # a: (1/1 + 2/3) / 2; b: 1/2; c is not answered; d is not asked.
-    assert mean_average_precision(submission, truth) == pytest.approx((5 / 6 + 1 / 2 + 0) / 3, abs=1e-15)
+    assert average_precision(submission, truth).mean() == pytest.approx((5 / 6 + 1 / 2 + 0) / 3, abs=1e-15)
 
 
 def test_a_perfect_ranking_of_more_than_twenty_matches_scores_1():
     images = [f"i{number}" for number in range(30)]
     truth = pd.DataFrame({"query_id": "q", "database_image_id": images})
-    assert mean_average_precision(truth.head(20), truth) == pytest.approx(1)
+    assert average_precision(truth.head(20), truth).mean() == pytest.approx(1)
 
 
 def test_an_empty_submission_scores_0():
     truth = pd.DataFrame({"query_id": ["q"], "database_image_id": ["i"]})
-    assert mean_average_precision(truth.head(0), truth) == 0
+    assert average_precision(truth.head(0), truth).mean() == 0
 
 
 # A fold that asks for names

@@ -246,14 +246,16 @@
 
   // Begin
 
-  const explained = [...document.querySelectorAll(".pairs img")].map(img => ({ kind: img.closest("figure").className.replace("card", "heat"),
-    label: img.closest("figure").querySelector("figcaption").textContent.trim().replace(/\s+/g, " "), image: -1, lines: [], source: img.src }));
-  document.querySelectorAll(".pairs img").forEach((img, place) => {
-    const button = make("button", { type: "button", className: "photograph", onclick: () => enlarge(explained, place) });
-    explained[place].button = button;
-    img.replaceWith(button);
-    button.append(img);
-  });
+  for (const shown of [".pairs img", ".doubts img"]) {
+    const row = [...document.querySelectorAll(shown)].map(img => ({ kind: img.closest("li, figure.card").className.replace("card", "heat"),
+      label: img.closest("figure").querySelector("figcaption").textContent.trim().replace(/\s+/g, " "), image: -1, lines: [], source: img.src }));
+    document.querySelectorAll(shown).forEach((img, place) => {
+      const button = make("button", { type: "button", className: "photograph", onclick: () => enlarge(row, place) });
+      row[place].button = button;
+      img.replaceWith(button);
+      button.append(img);
+    });
+  }
   Object.keys(FILTERS).forEach(choices);
   form.addEventListener("input", update);
   form.addEventListener("submit", event => event.preventDefault());

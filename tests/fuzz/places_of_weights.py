@@ -15,17 +15,29 @@ import toy
 from eval import files as eval_files
 from eval.files import write_json, write_table
 from places import Command, answers, eval_argv, fold, nothing, table, there
+from solution.errors import InputError
+
+
+@contextlib.contextmanager
+def offline_training():
+    """A training of few epochs that asks nobody: a case that drops `pretrained` would ask timm's hub, which may not be there."""
+    def refused(backbone: str):
+        raise InputError(f"model.pretrained hub: {backbone} is not asked for here")
+
+    with mock.patch("solution.spec.MOST_EPOCHS", 3), mock.patch("solution.weights.hub_state", refused):
+        yield
 
 
 def of_solution(root: Path) -> dict[str, Command]:
     import toy_names
-    from solution import embed, explain, files, gallery, identify, predict, pseudo, quantize, rank, recipe, search, train
+    from solution import embed, explain, files, gallery, identify, predict, pseudo, quantize, rank, recipe, search, train, weigh
     from submission import main as offline, pack, rehearse
     from test_embed import ensemble, tiny
 
     place = root / "ranked"
     fold(place / "fold", images=True, whales=3)
     ensemble(place / "weights", tiny("first", 0, 32), tiny("second", 1, 32, predict={"mirror": "off"}))
+    recipe.write_rank(recipe.Rank(fusion="reciprocal_rank", rerank="database_expansion"), place / "weights")
     words = ["--device", "cpu", "--engine", "torch", "--workers", "0"]
     with eval_argv(["embed", "--data", str(place / "fold/test"), "--weights", str(place / "weights"), "--output", str(place / "embeddings"), "--no-cache", *words]), contextlib.redirect_stderr(io.StringIO()):
         embed.main()
@@ -33,7 +45,7 @@ def of_solution(root: Path) -> dict[str, Command]:
         search.main()
     write_table(answers(pd.read_csv(place / "fold/truth.csv", dtype=str), place / "fold/test", 0.9), place / "submission.csv")
     in_data = ["fold/test/metadata.csv", "fold/test/metadata.csv", "fold/test/query_scenarios.csv", "fold/test/queries/scenario01.csv", "fold/test/databases/scenario01.csv"]
-    in_weights = ["weights/first.json", "weights/second.json"]
+    in_weights = ["weights/first.json", "weights/second.json", "weights/rank.json"]
     said = ("first", "second", "engine:", "time is up", "striped", "bare", "--engine", "metadata.csv", "tiny", "identify.json")
     ranked = dict(wrapped=files.run, says=said, fails=("error: no model got in",))
     tell = there(readers.loaded, "out/t.json")
@@ -56,7 +68,7 @@ def of_solution(root: Path) -> dict[str, Command]:
 
     trained = root / "trained"
     toy.competition(trained / "data", n_whales=3, images_per_whale=(3, 4), size=(12, 20))
-    (trained / "recipe.yaml").write_text("shared: {model: {backbone: test_efficientnet, pretrained: none}, train: {size: 32, epochs: 1, batch_size: 4}}\nmodels: {tiny: {}}\nabout: a toy\nprotocol: whale\nidentify: {by: neighbours, columns: [Image, Id], new: new_whale}\n")
+    (trained / "recipe.yaml").write_text("shared: {model: {backbone: test_efficientnet, pretrained: none}, train: {size: 32, epochs: 1, batch_size: 4}}\nmodels: {tiny: {}}\nabout: a toy\nprotocol: whale\nrank: {rerank: k_reciprocal, neighbours: 5}\nidentify: {by: neighbours, columns: [Image, Id], new: new_whale}\n")
     with eval_argv(["train", "--recipe", str(trained / "recipe.yaml"), "--data", str(trained / "data"), "--output", str(trained / "weights"), "--device", "cpu", "--workers", "0"]), contextlib.redirect_stderr(io.StringIO()):
         train.main()
     training = ["--recipe", "{case}/recipe.yaml", "--data", "{case}/data", "--device", "cpu", "--workers", "0"]
@@ -90,8 +102,10 @@ def of_solution(root: Path) -> dict[str, Command]:
                                  [[], ["--probabilities", "{case}/out/p.csv"], ["--gallery", "{case}/train"], ["--strict"]], stays=("names.csv",), **ranked),
         "embed": Command(place, embed.main, ["--data", "{case}/fold/test", "--weights", "{case}/weights", "--output", "{case}/out/e", *words, "--no-cache"], in_data[:1] * 2 + in_weights, ["fold/test", "weights"], nothing,
                          [[], ["--shard", "1/2"], ["--shard", "3/2"], ["--shard", "²/3"]], stays=(), **ranked),
-        "rank": Command(place, rank.main, asked, in_data[2:] + ["embeddings/first.json", "embeddings/second.json"], ["fold/test", "embeddings"], checked,
+        "rank": Command(place, rank.main, asked, in_data[2:] + ["embeddings/first.json", "embeddings/second.json", "embeddings/rank.json"], ["fold/test", "embeddings"], checked,
                         [[], ["--models", "first"], ["--no-mirror"], ["--models", "../first"], ["--timings", "{case}/out/t.json"]], wrapped=files.run),
+        "weigh": Command(place, weigh.main, ["--weights", "{case}/weights", "--embeddings", "{case}/embeddings", "--fold", "{case}/fold", "--output", "{case}/out/weights"],
+                         in_weights + ["fold/truth.csv", "fold/labels.csv", "fold/test/query_scenarios.csv", "embeddings/first.json"], ["fold", "weights", "embeddings"], nothing, wrapped=files.run),
         "search build": Command(place, search.main, ["build", "--embeddings", "{case}/embeddings", "--output", "{case}/out/index"], ["embeddings/first.json", "embeddings/second.json"], ["embeddings"],
                                 there(readers.loaded, "out/index/index.json"), wrapped=files.run),
         "search ask": Command(place, search.main, ["ask", "--embeddings", "{case}/embeddings", "--index", "{case}/index", "--output", "{case}/out/a.csv"], ["index/index.json"] * 3 + ["embeddings/first.json"], ["embeddings", "index"],
@@ -110,9 +124,9 @@ def of_solution(root: Path) -> dict[str, Command]:
         "train --dry-run": Command(trained, train.main, [*training, "--output", "{case}/out/weights", "--dry-run"], ["recipe.yaml"] * 4 + ["data/metadata.csv"] * 2, ["data", "recipe.yaml"], nothing, wrapped=files.run, says=said,
                                    fails=("lower train.learning_rate",), patched=lambda: mock.patch("solution.fitting.trial", lambda *rest: (0.01, 100.0))),
         "train": Command(trained, train.main, [*training, "--output", "{case}/out/weights"], ["recipe.yaml"] * 2 + ["data/metadata.csv"] * 3, ["data", "recipe.yaml"], nothing, wrapped=files.run, says=said, starts=("git",),
-                         fails=("lower train.learning_rate",), stays=("weights", "weights.resume"), patched=lambda: mock.patch("solution.spec.MOST_EPOCHS", 3)),
+                         fails=("lower train.learning_rate",), stays=("weights", "weights.resume"), patched=offline_training),
         "train --resume": Command(trained, train.main, [*training, "--output", "{case}/weights", "--resume"], ["weights/provenance.json"] * 2 + ["weights/recipe.yaml"] * 2 + ["recipe.yaml", "data/metadata.csv"], ["data", "recipe.yaml", "weights", "."],
-                                  nothing, wrapped=files.run, says=said, starts=("git",), changes=("weights", "weights.resume"), patched=lambda: mock.patch("solution.spec.MOST_EPOCHS", 3)),
+                                  nothing, wrapped=files.run, says=said, starts=("git",), changes=("weights", "weights.resume"), patched=offline_training),
         "pack": Command(packed, pack.main, ["--weights", "{case}/weights", "--output", "{case}/out/s.zip"], [*in_weights, "weights/provenance.json", "weights/recipe.yaml"], ["weights"], nothing,
                         [[], ["--precision", "full"]], wrapped=lambda main: eval_files.run(lambda: files.run(main))),
         "submission main": Command(packed, played, ["{case}"], ["manifest.json"], ["."], nothing, wrapped=lambda main: main(), stays=()),

@@ -1,0 +1,111 @@
+"""A photograph place by place: the cells of a model's first feature map as unit vectors, and how much those of two photographs have in common.
+
+    eye = Eye(spec, weights, device)                        # of a model whose recipe has predict.local_size
+    cells = eye.cells(pixels, mirrored)                     # (n, cells, DIMENSIONS)
+    value = evidence(cells, queries, candidates)            # (q, k)
+
+A cell sees a patch of the photograph. Its channels are whitened (WEIGHTS/local/MODEL.npz, fitted on training photographs by local_fit.py), so that
+what most patches have counts little: grass and water look alike in every photograph. Two photographs share as much as their cells find cells
+of the other that are much alike and at about the same place. The idea is that of DELF (Noh et al., Large-scale image retrieval with attentive
+deep local features, ICCV 2017) with whitening and a threshold in the place of its attention, and a bound on how far a place may have
+moved in the place of RANSAC: animals bend.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from solution import local, models, recipe
+from solution.files import InputError, arrays, progress
+from solution.torch_engine import TorchEngine
+
+DIMENSIONS = 64  # of a cell, after whitening
+ALIKE = 0.6  # cosine from which two cells speak for each other
+REACH = 0.3  # of a side: how far apart they may lie
+
+
+class Whitening(NamedTuple):
+    """Channels of a cell (c,) -> (cell - mean) @ projection, of DIMENSIONS numbers or fewer."""
+
+    mean: np.ndarray
+    projection: np.ndarray
+
+
+def read_whitening(path: Path, channels: int) -> Whitening:
+    """InputError where it is none, or not of maps with so many channels."""
+    found = arrays(path, Whitening._fields)
+    mean, projection = found["mean"], found["projection"]
+    if mean.shape != (channels,) or projection.ndim != 2 or len(projection) != channels or any(value.dtype.kind != "f" or not np.isfinite(value).all() for value in (mean, projection)):
+        raise InputError(f"{path}: needs finite mean ({channels}) and projection ({channels}, {DIMENSIONS}); python -m solution.local_fit makes it anew")
+    return Whitening(mean.astype(np.float32), projection.astype(np.float32))
+
+
+class Cells(nn.Module):
+    """Images (n, 3, size, size), normalised, to the unit vectors of their cells (n, cells * dimensions), row by row."""
+
+    def __init__(self, model: models.EmbeddingModel, whitening: Whitening, size: int) -> None:
+        super().__init__()
+        self.backbone = model.backbone
+        self.register_buffer("mean", torch.from_numpy(whitening.mean))
+        self.register_buffer("projection", torch.from_numpy(whitening.projection))
+        with torch.no_grad():
+            self.width = self.eval()(torch.zeros(1, 3, size, size)).shape[1]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        cells = self.backbone(images)[0].flatten(2).transpose(1, 2) - self.mean
+        return nn.functional.normalize(cells @ self.projection, dim=2).flatten(1)
+
+
+class Eye:
+    """A model that looks at places, on a device."""
+
+    def __init__(self, spec: recipe.Spec, weights: Path, device: str) -> None:
+        model = models.load(spec, weights)
+        whitening = read_whitening(weights / "local" / f"{spec.name}.npz", model.backbone.feature_info.channels()[0])
+        own = replace(spec, predict=replace(spec.predict, test_size=spec.predict.local_size))
+        self.spec, self.engine = spec, TorchEngine(own, Cells(model, whitening, spec.predict.local_size).eval(), device)
+        self.dimensions = whitening.projection.shape[1]
+
+    def cells(self, pixels, mirrored: np.ndarray) -> np.ndarray:
+        """The cells (n, cells, dimensions) float16 of all photographs, of those `mirrored` (n,) of their mirror images."""
+        found = np.empty((pixels.count, self.engine.width), np.float16)
+        for rows, images in progress(pixels.batches(local.view_of(self.spec)), f"{self.spec.name}: places", pixels.steps(pixels.count)):
+            for turned in (False, True):
+                own = mirrored[rows] == turned
+                if own.any():
+                    found[rows[own]] = self.engine(np.ascontiguousarray(images[own]), turned)
+        return found.reshape(pixels.count, -1, self.dimensions)
+
+
+def evidence(cells: np.ndarray, queries: np.ndarray, candidates: np.ndarray, device: str = "cpu") -> np.ndarray:
+    """How much each query has in common with each of its candidates (q, k); 0 where a candidate is -1.
+
+    cells (n, cells, dimensions): unit vectors. queries (q,), candidates (q, k): their photographs. The value is the sum over the cells i
+    of both photographs of max(0, max over near cells j of the other one of <i, j> - ALIKE), divided by the number of cells.
+    """
+    distant, result = beyond(cells.shape[1]).to(device), np.zeros(candidates.shape)
+    for number, (query, row) in enumerate(progress(zip(queries, candidates), "local evidence", len(queries))):  # a large matrix product each
+        there = np.flatnonzero(row >= 0)
+        own, others = (torch.from_numpy(cells[of]).to(device).float() for of in (query, row[there]))
+        result[number, there] = shared(own, others, distant).cpu().numpy()
+    return np.round(result, 6)  # so that copies of a photograph are equal
+
+
+def shared(own: torch.Tensor, others: torch.Tensor, distant: torch.Tensor) -> torch.Tensor:
+    """Of cells (cells, d) with those of k others (k, cells, d): (k,). distant (cells, cells): what is added where two cells are too far apart."""
+    k, cells, d = others.shape
+    alike = (own @ others.reshape(k * cells, d).T).reshape(cells, k, cells) + distant[:, None]
+    of_query, of_others = alike.amax(2), alike.amax(0)
+    return ((of_query - ALIKE).clamp(min=0).sum(0) + (of_others - ALIKE).clamp(min=0).sum(1)) / cells
+
+
+def beyond(cells: int) -> torch.Tensor:
+    """-2 where two cells of a square map are farther apart than REACH of its side, else 0: (cells, cells)."""
+    side = int(round(cells**0.5))
+    row, column = np.divmod(np.arange(cells), side)
+    apart = np.hypot(row[:, None] - row, column[:, None] - column)
+    return torch.from_numpy(np.where(apart > REACH * side, -2, 0).astype(np.float32))

@@ -1,0 +1,208 @@
+"""Local evidence against plain loops; what is shared is found, what lies too far apart is not; it travels, and its absence is told."""
+
+import json
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import toy
+import toy_training as toying
+from solution import local, local_fit, models, places, predict, rank, recipe, routes, ties
+from solution.files import InputError
+from solution.images import Photographs
+from solution.pixels import Pixels
+from solution.sift import labelled, photographs_of
+from test_pack import packed
+
+SIZE = 64
+
+
+def unit_cells(n, cells, d=8, seed=0):
+    rows = np.random.default_rng(seed).normal(size=(n, cells, d))
+    return (rows / np.linalg.norm(rows, axis=2, keepdims=True)).astype(np.float16)
+
+
+def naive(one, other, side):
+    """The docstring of places.evidence written out, a cell at a time."""
+    near = lambda i, j: np.hypot(i // side - j // side, i % side - j % side) <= places.REACH * side
+    best = lambda own, others: sum(max(0, max(float(own[i].astype(float) @ others[j].astype(float)) for j in range(len(others)) if near(i, j)) - places.ALIKE)
+                                   for i in range(len(own)))
+    return (best(one, other) + best(other, one)) / len(one)
+
+
+def test_evidence_is_what_a_loop_over_cells_finds():
+    cells = unit_cells(5, 16, d=3)
+    candidates = np.array([[1, 2, -1], [0, 4, 3]])
+    found = places.evidence(cells, np.array([0, 3]), candidates)
+    expected = [[0 if c < 0 else naive(cells[q], cells[c], 4) for c in row] for q, row in zip((0, 3), candidates)]
+    assert np.abs(found - expected).max() < 2e-3 and found[0, 2] == 0 and np.count_nonzero(found) >= 4
+
+
+def test_a_mark_counts_where_it_is_and_a_little_beside_it_but_not_across_the_photograph():
+    ground, mark = np.eye(8)[0], np.eye(8)[1]
+    ground_of_others = np.eye(8)[2]
+    cells = np.stack([np.tile(ground if n == 0 else ground_of_others, (100, 1)) for n in range(4)]).astype(np.float16)
+    for number, place in enumerate((0, 0, 2, 9)):  # of the first row
+        cells[number, place] = mark
+    here, beside, far = places.evidence(cells, np.array([0]), np.array([[1, 2, 3]]))[0]
+    assert here == beside == pytest.approx(2 * (1 - places.ALIKE) / 100, abs=1e-4) and far == 0
+
+
+def test_copies_of_a_photograph_share_equally_much():
+    cells = unit_cells(3, 64)
+    cells = np.concatenate([cells, cells[1:2], cells[1:2]])
+    found = places.evidence(cells, np.array([0]), np.array([[1, 2, 3, 4]]))[0]
+    assert found[0] == found[2] == found[3]
+
+
+def test_evidence_and_ranking_count_alike_whatever_their_units():
+    random = np.random.default_rng(1)
+    values, found = -np.sort(-random.normal(0.5, 0.1, (3, 30)), axis=1), random.random((3, 30))
+    weighed = local.weighed(values, found)
+    for unit in (1e-4, 1e4):
+        assert np.allclose(local.weighed(values, unit * found), weighed)
+    z = lambda rows: (rows - rows.mean(axis=1, keepdims=True)) / rows.std(axis=1, keepdims=True)
+    assert np.allclose(z(weighed), z(z(values) + z(found)))
+
+
+def test_without_evidence_for_anyone_and_in_empty_places_nothing_changes():
+    values = np.array([[0.9, 0.5, -np.inf], [0.3, 0.2, 0.1]])
+    assert np.array_equal(local.weighed(values, np.zeros((2, 3))), values)
+    assert np.array_equal(local.weighed(values, np.full((2, 3), 0.7)), values)
+    assert local.weighed(values, np.random.default_rng(0).random((2, 3)))[0, 2] == -np.inf
+
+
+def test_whitened_cells_are_uncorrelated_with_variance_one():
+    random = np.random.default_rng(0)
+    cells = (random.normal(size=(5000, 10)) @ random.normal(size=(10, 10)) + 3).astype(np.float32)
+    whitening = local_fit.whitened(cells)
+    assert np.allclose(np.cov(((cells - whitening.mean) @ whitening.projection).T, bias=True), np.eye(10), atol=1e-3)
+    flat = local_fit.whitened(np.ones((50, 4), np.float32))
+    assert np.isfinite(flat.mean).all() and np.isfinite(flat.projection).all()
+
+
+# A model that looks at places
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A trained toy model that looks at places, its photographs, and scenarios over them."""
+    root = tmp_path_factory.mktemp("local")
+    data = toy.competition(root / "test")
+    toy.scenarios(data).to_csv(root / "truth.csv", index=False)
+    recipe_file = toying.write_recipe(root / "recipe.yaml", epochs=1, also={"predict": {"local_size": SIZE}})
+    done = toying.train(recipe_file, data, root / "weights")
+    assert done.code == 0, done.stderr
+    return root
+
+
+def predicted(run, output, *options, weights=None):
+    words = ["--data", run / "test", "--weights", weights or run / "weights", "--output", output, "--device", "cpu", "--engine", "torch", "--workers", 0, "--no-cache", *options]
+    predict.main([str(word) for word in words])
+    return pd.read_csv(output)
+
+
+def without_places(run, path):
+    (path / "w").mkdir()
+    for name in ("tiny.npz", "tiny.json"):
+        (path / "w" / name).write_bytes((run / "weights" / name).read_bytes())
+    return path / "w"
+
+
+def test_training_leaves_what_the_command_makes_again(run, tmp_path):
+    spec = recipe.read_spec(run / "weights" / "tiny.json")
+    photographs = photographs_of(labelled(run / "test"), run / "test", spec)
+    again = local_fit.write(models.load(spec, run / "weights"), spec, photographs, tmp_path)
+    assert again.read_bytes() == (run / "weights" / "local" / "tiny.npz").read_bytes()
+
+
+def test_cells_are_unit_vectors_and_left_ones_those_of_the_mirror_image(run, tmp_path):
+    spec = recipe.read_spec(run / "weights" / "tiny.json")
+    table = labelled(run / "test")
+    eye = places.Eye(spec, run / "weights", "cpu")
+    pixels = Pixels(table, run / "test", [local.view_of(spec)], 0)
+    left = np.arange(len(table)) % 2 == 0
+    cells, plain = eye.cells(pixels, left), eye.cells(pixels, np.zeros(len(table), bool))
+    assert np.allclose(np.linalg.norm(cells.astype(float), axis=2), 1, atol=2e-3)
+    assert np.array_equal(cells[~left], plain[~left])
+    squares = pixels.held[local.view_of(spec)][left][:, :, ::-1]
+    with torch.no_grad():
+        maps = eye.engine.model(models.normalised(torch.from_numpy(squares.copy()), spec.model))
+    assert np.allclose(cells[left].reshape(left.sum(), -1), maps.numpy(), atol=2e-3)
+
+
+def test_prediction_reorders_its_first_candidates_by_what_a_loop_finds(run, tmp_path, capsys):
+    """A query's new list from its cosines and the loop's evidence, for every query."""
+    submission = predicted(run, tmp_path / "s.csv", "--embeddings", tmp_path / "e")
+    assert "ranks with tiny and local evidence" in capsys.readouterr().out
+    spec = recipe.read_spec(run / "weights" / "tiny.json")
+    way, models_there = routes.Way(), rank.read_embeddings(tmp_path / "e", None)
+    table = labelled(run / "test").set_index("image_id")
+    pixels = Pixels(table.reset_index(), run / "test", [local.view_of(spec)], 0)
+    cells = dict(zip(table.index, places.Eye(spec, run / "weights", "cpu").cells(pixels, (table.viewpoint == "left").to_numpy(bool))))
+    side = round(len(next(iter(cells.values()))) ** 0.5)
+    rows = dict(zip(models_there[0][1]["image_id"], way.spaces(rank.read(run / "test"), models_there)[0][0].rows))
+    for scenario in rank.read(run / "test"):
+        for query_id, image_id in zip(scenario.query_ids, scenario.query_image_ids):
+            others = [other for other in scenario.database_image_ids if other != image_id]
+            cosines = np.array([float(rows[image_id] @ rows[other]) for other in others])
+            found = np.array([naive(cells[image_id], cells[other], side) for other in others])
+            z = lambda values: (values - values.mean()) / max(values.std(), 1e-12)
+            expected = z(cosines) + (z(found) if found.std() > 1e-9 else 0)
+            answers = submission[submission.query_id == query_id].database_image_id.tolist()
+            value = dict(zip(others, expected))
+            ranked = np.array([value[answer] for answer in answers])
+            assert len(answers) == min(20, len(others)) and (np.diff(ranked) < 2e-2).all()
+
+
+def test_the_same_command_writes_the_same_bytes_and_another_list_than_without(run, tmp_path):
+    for name in ("one", "two"):
+        predicted(run, tmp_path / f"{name}.csv")
+    predicted(run, tmp_path / "without.csv", weights=without_places(run, tmp_path))
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes() != (tmp_path / "without.csv").read_bytes()
+
+
+def test_where_the_whitening_is_lacking_or_not_the_models_it_is_told_and_the_cosine_ranks(run, tmp_path, capsys):
+    weights = without_places(run, tmp_path)
+    plain = json.loads((weights / "tiny.json").read_text())
+    predicted(run, tmp_path / "lacking.csv", weights=weights)
+    told = capsys.readouterr()
+    assert "local evidence: left out" in told.err and "tiny.npz" in told.err and "local evidence" not in told.out
+    plain["predict"]["local_size"] = None
+    (weights / "tiny.json").write_text(json.dumps(plain))
+    predicted(run, tmp_path / "never.csv", weights=weights)
+    assert (tmp_path / "lacking.csv").read_bytes() == (tmp_path / "never.csv").read_bytes()
+    with pytest.raises(InputError, match="local/tiny.npz"):
+        predicted(run, tmp_path / "strict.csv", "--strict", weights=lacking_again(weights, plain))
+
+
+def lacking_again(weights, plain):
+    plain["predict"]["local_size"] = SIZE
+    (weights / "tiny.json").write_text(json.dumps(plain))
+    return weights
+
+
+@pytest.mark.parametrize("mean, projection", [(np.zeros(3, np.float32), np.zeros((3, 2), np.float32)), (np.zeros(3, np.float32), np.zeros(3, np.float32)),
+                                              (np.full(16, np.nan, np.float32), np.zeros((16, 4), np.float32)), (np.array("x"), np.array("y"))])
+def test_a_whitening_that_is_not_the_models_is_one_line(tmp_path, mean, projection):
+    np.savez(tmp_path / "m.npz", mean=mean, projection=projection)
+    with pytest.raises(InputError, match=r"m\.npz: needs finite mean \(16\)"):
+        places.read_whitening(tmp_path / "m.npz", 16)
+
+
+def test_it_is_packed_with_the_model(run, tmp_path):
+    done = packed(run, tmp_path / "s.zip")
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(tmp_path / "s.zip") as archive:
+        names = archive.namelist()
+    assert {"weights/local/tiny.npz", "solution/local.py", "solution/places.py"} <= set(names) and "solution/local_fit.py" not in names
+
+
+def test_depth_grows_only_with_evidence():
+    way = routes.Way(recipe.Rank(candidates=50))
+    assert way.depth == ties.TOP
+    way.evidence = object()
+    assert way.depth == 50
