@@ -11,44 +11,52 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from solution import local, models, places, recipe
+from solution import recipe
 from solution.files import InputError, alone, progress, run, write_arrays
-from solution.images import Photographs
-from solution.sift import labelled, photographs_of
 
 PHOTOGRAPHS = 256  # some 100,000 cells, for the covariances of a hundred channels or some hundreds
 BATCH = 16
 LEAST = 1e-6  # of the largest variance: what is below it is noise
 
 
-def write(model: models.EmbeddingModel, spec: recipe.Spec, photographs: Photographs, weights: Path) -> Path:
-    """WEIGHTS/local/MODEL.npz of a trained model, from some of the photographs it was trained on. The model is left in evaluation mode."""
+def write(model, spec: recipe.Spec, photographs, weights: Path) -> Path:
+    """WEIGHTS/local/MODEL.npz of a trained models.EmbeddingModel, from some of the images.Photographs it was trained on. The model is left in
+    evaluation mode."""
+    from solution.images import Photographs
+    from solution.local import view_of
+    from torch import channels_last
+
     chosen = np.unique(np.linspace(0, len(photographs) - 1, min(PHOTOGRAPHS, len(photographs))).astype(int))
-    some = Photographs([photographs.paths[number] for number in chosen], [local.view_of(spec)], [photographs.boxes[number] for number in chosen])
-    whitening = whitened(cells_of(model.eval().to(memory_format=torch.channels_last), spec, some))
+    some = Photographs([photographs.paths[number] for number in chosen], [view_of(spec)], [photographs.boxes[number] for number in chosen])
+    whitening = whitened(cells_of(model.eval().to(memory_format=channels_last), spec, some))
     return write_arrays(weights / "local" / f"{spec.name}.npz", **whitening._asdict())
 
 
-def cells_of(model: models.EmbeddingModel, spec: recipe.Spec, photographs: Photographs) -> np.ndarray:
+def cells_of(model, spec: recipe.Spec, photographs) -> np.ndarray:
     """The cells (n, c) of all photographs."""
+    import torch
+
+    from solution import models, places
+
     device, found = next(model.parameters()).device, []
     for start in progress(range(0, len(photographs), BATCH), f"{spec.name}: places"):
         squares = np.stack([photographs[number][0] for number in range(start, min(start + BATCH, len(photographs)))])
         with torch.no_grad():
             maps = model.backbone(models.normalised(torch.from_numpy(squares).to(device), spec.model))[0]
-        found.append(maps.flatten(2).transpose(1, 2).flatten(0, 1).float().cpu().numpy())
+        found.append(places.inner(maps).flatten(0, 1).float().cpu().numpy())
     return np.concatenate(found)
 
 
-def whitened(cells: np.ndarray) -> places.Whitening:
-    """Principal components of cells (n, c), the places.DIMENSIONS largest, each divided by its standard deviation."""
+def whitened(cells: np.ndarray):
+    """The places.Whitening of cells (n, c): their principal components, the DIMENSIONS largest, each divided by its standard deviation."""
+    from solution.places import DIMENSIONS, Whitening
+
     mean = cells.mean(axis=0, dtype=np.float64)
     variance, axes = np.linalg.eigh(np.cov((cells - mean).T.astype(np.float64), bias=True).reshape(len(mean), -1))
-    largest = np.argsort(-variance, kind="stable")[: places.DIMENSIONS]
+    largest = np.argsort(-variance, kind="stable")[:DIMENSIONS]
     scale = 1 / np.sqrt(np.maximum(variance[largest], max(LEAST * variance.max(), 1e-30)))
-    return places.Whitening(mean.astype(np.float32), (axes[:, largest] * scale).astype(np.float32))
+    return Whitening(mean.astype(np.float32), (axes[:, largest] * scale).astype(np.float32))
 
 
 def main() -> None:
@@ -59,9 +67,12 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="directory that python -m solution.train wrote")
     parser.add_argument("--data", type=Path, required=True, help="the photographs that it was trained on")
     args = parser.parse_args()
-    specs = local.looking(recipe.specs(args.weights))
+    specs = [spec for spec in recipe.specs(args.weights) if spec.predict.local_size]
     if not specs:
         raise InputError(f"{args.weights}: no model here has a predict.local_size; set it in its NAME.json, to 320 for instance")
+    from solution import models
+    from solution.sift import labelled, photographs_of
+
     table = labelled(args.data)
     for spec in specs:
         with alone(args.weights / "local" / f"{spec.name}.npz"):

@@ -25,7 +25,8 @@ from solution.torch_engine import TorchEngine
 
 DIMENSIONS = 64  # of a cell, after whitening
 ALIKE = 0.6  # cosine from which two cells speak for each other
-REACH = 0.3  # of a side: how far apart they may lie
+REACH = 0.375  # of a side: how far apart they may lie
+RIM = 10  # a map's outer cells, a tenth of its side, see the rim's padding, which is alike in all photographs; they are left out
 
 
 class Whitening(NamedTuple):
@@ -56,8 +57,15 @@ class Cells(nn.Module):
             self.width = self.eval()(torch.zeros(1, 3, size, size)).shape[1]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        cells = self.backbone(images)[0].flatten(2).transpose(1, 2) - self.mean
+        cells = inner(self.backbone(images)[0]) - self.mean
         return nn.functional.normalize(cells @ self.projection, dim=2).flatten(1)
+
+
+def inner(maps: torch.Tensor) -> torch.Tensor:
+    """The cells (n, cells, c) of maps (n, c, side, side) without their rim."""
+    side = maps.shape[3]
+    kept = slice(side // RIM, side - side // RIM)
+    return maps[:, :, kept, kept].flatten(2).transpose(1, 2)
 
 
 class Eye:

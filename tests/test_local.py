@@ -52,6 +52,14 @@ def test_a_mark_counts_where_it_is_and_a_little_beside_it_but_not_across_the_pho
     assert here == beside == pytest.approx(2 * (1 - places.ALIKE) / 100, abs=1e-4) and far == 0
 
 
+def test_the_rim_of_a_map_is_left_out():
+    maps = torch.arange(2 * 3 * 20 * 20).reshape(2, 3, 20, 20).float()
+    cells = places.inner(maps)
+    assert cells.shape == (2, 256, 3)
+    assert all(torch.equal(cells[1, row * 16 + column], maps[1, :, row + 2, column + 2]) for row in (0, 7, 15) for column in (0, 3, 15))
+    assert places.inner(maps[..., :4, :4]).shape == (2, 16, 3)  # of a small map nothing
+
+
 def test_copies_of_a_photograph_share_equally_much():
     cells = unit_cells(3, 64)
     cells = np.concatenate([cells, cells[1:2], cells[1:2]])

@@ -43,6 +43,7 @@ COMMANDS = {
     "solution.weigh": "--weights nowhere --embeddings nowhere --fold nowhere --output out",
     "solution.search": "ask --embeddings nowhere --index nowhere --output out.csv",
     "solution.quantize": "--data nowhere --weights nowhere",
+    "solution.local_fit": "--weights nowhere --data nowhere",
     "solution.explain": "--data nowhere --weights nowhere --submission nowhere.csv --output out",
     "solution.doubts": "--data nowhere --weights nowhere --output out.csv",
     "solution.pseudo": "--data nowhere --asked nowhere --probabilities nowhere.csv --output out",
