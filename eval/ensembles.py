@@ -12,6 +12,8 @@ A row of RUN/ensembles.csv is a variant in one of three roles, over all folds to
     single    a model alone
     prefix    the first models of the recipe; gain: what the last of them adds
     without   all models without one; gain: what that one adds. All of them (no mirror images); gain: what the mirror images add
+    local     all models and local evidence, where one looks for it: RUN/foldK/submission.csv as it is, since that needs the photographs;
+              gain: what it adds
 
 `gain` is a difference of strict MAP with its 95 % interval by whale, `seconds` those of the forward passes for 1,000 images,
 `gain_per_second` the gain over the seconds of what is added; `mirror` is off where the recipe has no mirror images.
@@ -46,10 +48,11 @@ COLUMNS = ["variant", "kind", "models", "mirror", "folds", "n_queries", "strict"
 class Variant(NamedTuple):
     models: tuple[str, ...]
     mirror: str  # with mirror images: yes, no, or off where the recipe has none for these models
+    local: bool = False  # with local evidence, as it was predicted
 
     @property
     def name(self) -> str:
-        return "+".join(self.models) + " (no mirror images)" * (self.mirror == "no")
+        return "+".join(self.models) + " (no mirror images)" * (self.mirror == "no") + " and local evidence" * self.local
 
 
 class Role(NamedTuple):
@@ -64,17 +67,18 @@ def read(path: Path, figures: list[str]) -> pd.DataFrame:
     table = numbers(read_table(path, ["kind", "models", "mirror", "folds", *figures]), figures, path)
     several = table.models.str.split("+")
     known, count = set(max(several, key=len, default=[])), several.map(len)
-    fits = {"single": (count == 1) & table.gain.isna(), "prefix": count > 1, "without": count > 0}
+    fits = {"single": (count == 1) & table.gain.isna(), "prefix": count > 1, "without": count > 0, "local": count > 0}
     told = table.strict.between(0, 1) & table.mirror.isin(["yes", "no", "off", ""]) & several.map(lambda names: known.issuperset(names))
     right = told & pd.DataFrame({kind: fit & (table.kind == kind) for kind, fit in fits.items()}).any(axis=1)
     refuse(path, table.kind + " " + table.models, ~right, "no row of a run's ensembles; run python -m eval.ensembles again")
     return table.assign(models=several)
 
 
-def roles(mirrored: dict[str, bool]) -> list[Role]:
-    """The rows of a fold, each variant ranked once though it have two. `mirrored`: see `models`."""
-    found = {}
-    for role in [*series(mirrored, "yes"), *(series(mirrored, "no") if any(mirrored.values()) else [])]:
+def roles(mirrored: dict[str, bool], local: bool = False) -> list[Role]:
+    """The rows of a fold, each variant ranked once though it have two. `mirrored`: see `models`; `local`: whether one looks for local evidence."""
+    found, whole = {}, Variant(tuple(mirrored), "yes" if any(mirrored.values()) else "off")
+    closer = [Role("local", whole._replace(local=True), whole._replace(local=True), whole)] if local else []
+    for role in [*series(mirrored, "yes"), *(series(mirrored, "no") if any(mirrored.values()) else []), *closer]:
         found.setdefault((role.kind, role.variant), role)
     return list(found.values())
 
@@ -109,6 +113,11 @@ def position_and_mirror(spec: Path) -> tuple[int, bool]:
         raise InputError(f"{spec}: not the spec of a model, position or predict.mirror is missing; predict this fold again") from None
 
 
+def looks_closer(embeddings: Path) -> bool:
+    """Whether a model of an embeddings directory looks for local evidence."""
+    return any(read_json(spec)["predict"].get("local_size") for spec in sorted(embeddings.glob("*.json")) if spec.with_suffix(".npz").is_file())
+
+
 def common_models(run: Path, folds: list[int]) -> dict[str, bool]:
     """The models of the folds, which must be the same."""
     found = {fold: models(run / f"fold{fold}" / "embeddings") for fold in folds}
@@ -133,6 +142,8 @@ def predicted(run: Path, asked: str | None) -> list[int]:
 def ranked(run: Path, job: tuple[int, Variant]) -> pd.DataFrame:
     """Ranks a fold by the variant's models and scores it: a row a query."""
     fold, variant = job
+    if variant.local:
+        return scored(run, fold, variant, run / f"fold{fold}" / "submission.csv")
     with tempfile.TemporaryDirectory() as place:
         output = Path(place) / "submission.csv"
         command = [sys.executable, "-m", "solution.rank", "--embeddings", run / f"fold{fold}" / "embeddings", "--output", output,
@@ -142,7 +153,11 @@ def ranked(run: Path, job: tuple[int, Variant]) -> pd.DataFrame:
         if done.returncode:
             told = done.stderr.strip().splitlines() or [f"solution.rank ended with status {done.returncode}"]
             raise InputError(told[-1].removeprefix("error: "))
-        evaluation = evaluate(output, run / "folds" / str(fold) / "truth.csv")
+        return scored(run, fold, variant, output)
+
+
+def scored(run: Path, fold: int, variant: Variant, submission: Path) -> pd.DataFrame:
+    evaluation = evaluate(submission, run / "folds" / str(fold) / "truth.csv")
     if evaluation.breaches:
         raise InputError(f"{run}/folds/{fold}: a ranking by {variant.name} breaks the rules: {evaluation.breaches[0]}; make the folds again")
     return evaluation.per_query
@@ -165,7 +180,7 @@ def seconds(variant: Variant, timings: list[dict]) -> float:
     """Seconds of forward passes for 1,000 images, over some folds; NaN where one does not tell them."""
     told = [timing.get("models", {}).get(name) for timing in timings for name in variant.models]
     images = sum(timing.get("images", 0) for timing in timings)
-    if not images or not all(model and "plain_seconds" in model for model in told):
+    if variant.local or not images or not all(model and "plain_seconds" in model for model in told):
         return np.nan
     mirror = variant.mirror == "yes"
     spent = sum(model["plain_seconds"] + mirror * (model.get("mirror_seconds") or 0) for model in told)
@@ -201,7 +216,7 @@ def gain(role: Role, pooled: dict[Variant, pd.DataFrame], cost: dict[Variant, fl
 
 def of_rankings(run: Path, folds: list[int]) -> pd.DataFrame:
     """Ranks and scores everything; writes and returns RUN/ensembles.csv."""
-    rows = roles(common_models(run, folds))
+    rows = roles(common_models(run, folds), looks_closer(run / f"fold{folds[0]}" / "embeddings"))
     per_query = ranked_all(run, folds, list(dict.fromkeys(role.variant for role in rows)))
     for fold, tables in per_query.items():
         columns = {"query_id": next(iter(tables.values())).query_id} | {variant.name: queries.strict for variant, queries in tables.items()}

@@ -58,9 +58,11 @@ def read_ensembles(path: Path, folds: list[int]) -> pd.DataFrame | None:
 def additions(table: pd.DataFrame) -> pd.DataFrame:
     """What each model adds, in the recipe's order, and at last what the mirror images add: a row each."""
     names = max(table.models, key=len)
-    rows = {name: {} for name in [*names, "mirror images"]}
+    rows = {name: {} for name in [*names, "mirror images", "local evidence"]}
     for row in table.itertuples():
-        if row.kind == "without" and len(row.models) == len(names):
+        if row.kind == "local":
+            rows["local evidence"] = {"to all others": gained(row)}
+        elif row.kind == "without" and len(row.models) == len(names):
             rows["mirror images"] = {"to all others": gained(row), "seconds": table.seconds.max() - row.seconds, "per second": row.gain_per_second}
         elif row.mirror != "no" and row.kind == "single":
             rows[row.models[0]] |= {"alone": f"{row.strict:.4f}", "seconds": row.seconds}
@@ -94,6 +96,7 @@ def place(run: Path, folds: list[int]) -> str:
     own = board[(board.system == leaderboard.system(run, file)) & (board.variant != "") & (board.mirror != "no")] if board is not None else ()
     if not len(own):
         return ""
+    own = own.sort_values("variant", key=lambda names: ~names.str.endswith("local evidence"), kind="stable")  # first what was predicted
     whole, first = own.loc[own.models.str.count(r"\+").idxmax()], board.iloc[0]
     return (f"place {whole['rank']} of {len(board)} on {file}, board {name}\n"
             f"first: {first.system} {first.variant}".rstrip() + f", {first.measure} {first.score:.4f}")

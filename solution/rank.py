@@ -8,6 +8,7 @@ against 51,000 of 4,272 take 3 GB. --timings notes the seconds of reading, joini
 """
 
 import argparse
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -137,6 +138,8 @@ def rank(args: argparse.Namespace) -> None:
     if args.no_mirror:
         models = [(replace(predict, mirror="off"), embeddings) for predict, embeddings in models]
     way = routes.way(args.embeddings, args.data, [predict for predict, _ in models])
+    if any(predict.local_size for predict, _ in models):
+        print("note: local evidence needs the photographs, which saved embeddings do not hold; ranked without it", file=sys.stderr)
     image_ids, count, queries = models[0][1]["image_id"], len(models), sum(len(scenario.query_ids) for scenario in scenarios)
     clock.append(time.perf_counter())
     spaces = way.spaces(scenarios, models)

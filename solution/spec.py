@@ -182,8 +182,8 @@ class Rank:
 
     fusion: str = "concatenate"  # of the models: one cosine of all embeddings together, or reciprocal_rank of a list each
     rerank: str = "none"  # database_expansion, query_expansion, k_reciprocal or whale_sums
-    neighbours: Optional[int] = None  # of a query, from its database; null: as published, see rerank.py. database_expansion has one a weight
-    power: Optional[float] = None  # of cosines; null: as published
+    neighbours: Optional[int] = None  # of a query, from its database; null: the method's own, see rerank.py. database_expansion has one a weight
+    power: Optional[float] = None  # of cosines; null: the method's own
     weights: Tuple[float, ...] = (0.4, 0.4, 0.2)  # of the query and its best answers in database_expansion
     cosine: float = 0.3  # share of the query's own cosine in k_reciprocal and whale_sums
     candidates: int = 100  # of a query, which local evidence puts into another order where a model has predict.local_size

@@ -208,6 +208,28 @@ def test_seconds_that_nobody_told_are_empty():
 
 # The leaderboard, and what a run is told
 
+def test_local_evidence_is_the_runs_own_submission_against_all_models(run, tmp_path):
+    """A third run like the first, whose submission is the truth."""
+    copy = tmp_path / "runs" / "toy"
+    shutil.copytree(run, copy)
+    for fold in (0, 1):
+        spec = copy / f"fold{fold}" / "embeddings" / "apple.json"
+        spec.write_text(spec.read_text().replace('"local_size": null', '"local_size": 320'))
+        truth = pd.read_csv(copy / "folds" / str(fold) / "truth.csv")
+        truth["score"] = 1 - truth.groupby("query_id").cumcount() / 100
+        truth.groupby("query_id").head(20).to_csv(copy / f"fold{fold}" / "submission.csv", index=False)
+    done = command(copy)
+    assert done.returncode == 0, done.stderr
+    rows = pd.read_csv(copy / "ensembles.csv", dtype={"folds": str})
+    row, before = rows[(rows.kind == "local") & (rows.folds == "all")].iloc[0], rows[(rows.variant == "zebra+apple") & (rows.folds == "all")].iloc[0]
+    assert row.strict == 1 and row.gain == pytest.approx(1 - before.strict) and np.isnan(row.seconds)
+    told = summary.additions(summary.read_ensembles(copy / "ensembles.csv", [0, 1])).loc["local evidence"]
+    assert told["to all others"].startswith(f"{1 - before.strict:+.4f}")
+    board = leaderboard.ranked(tmp_path / "runs" / "leaderboard.csv")
+    assert all(part.iloc[0].variant == "zebra+apple and local evidence" for part in board.values())
+    assert "place 1 of" in summary.place(copy, [0, 1])
+
+
 def test_every_variant_is_a_row_of_the_leaderboard(run, table):
     board = leaderboard.read(run.parent / "leaderboard.csv")
     assert set(board.fold) == {"0+1", "0", "1"} and set(board.system) == {"toy"} and len(board) == 3 * 6

@@ -134,8 +134,8 @@ def added(row: tuple, table: pd.DataFrame) -> Row | None:
     """What a row's gain is that of; None where mirror images are left out beside a model."""
     everything = max(table.models, key=len)
     said = dict(value=row.gain, low=row.gain_low, high=row.gain_high, note=in_words(row.gain, row.gain_low, row.gain_high, "+"))
-    if row.kind == "without" and len(row.models) == len(everything):
-        return Row("mirror images", detail="added to all models", **said)
+    if row.kind == "local" or row.kind == "without" and len(row.models) == len(everything):
+        return Row("local evidence" if row.kind == "local" else "mirror images", detail="added to all models", **said)
     if row.mirror == "no":
         return None
     if row.kind == "prefix":
@@ -151,7 +151,7 @@ def role(row: tuple, table: pd.DataFrame) -> str:
         return f"first {len(row.models)}"
     if row.kind == "without":
         return next((f"without {model}" for model in everything if model not in row.models), "without mirror images")
-    return "alone"
+    return "with local evidence" if row.kind == "local" else "alone"
 
 
 def dash(value: float, digits: int = 3, sign: str = "") -> str:
