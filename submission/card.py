@@ -85,7 +85,8 @@ def models(weights: Path, specs: list[recipe.Spec], manifest: dict) -> list[str]
     rows = [head, "|---|---|---|---|---|---|---|---|", *(row(weights, spec) for spec in specs)]
     way = recipe.read_rank(weights)
     joined = {"concatenate": "their embeddings are joined and compared by cosine", "reciprocal_rank": "each ranks by cosine, and the lists are joined by reciprocal ranks"}
-    return [*rows, "", f"They run in this order, {manifest['precision']} precision as packed; {joined.get(way.fusion) or code(way.fusion)}; re-ranking: {code(way.rerank)}."]
+    closer = "".join(f"; {code(spec.name)} looks at {spec.predict.local_size} px for what two photographs share place by place" for spec in specs if spec.predict.local_size)
+    return [*rows, "", f"They run in this order, {manifest['precision']} precision as packed; {joined.get(way.fusion) or code(way.fusion)}; re-ranking: {code(way.rerank)}{closer}."]
 
 
 def row(weights: Path, spec: recipe.Spec) -> str:

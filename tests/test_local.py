@@ -221,6 +221,7 @@ def test_a_packed_submission_looks_too(run, tmp_path):
     with zipfile.ZipFile(tmp_path / "s.zip") as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "alone")
+        assert f"`tiny` looks at {SIZE} px" in archive.read("MODEL_CARD.md").decode()
     assert {"weights/local/tiny.npz", "solution/local.py", "solution/places.py"} <= set(names) and "solution/local_fit.py" not in names
     (tmp_path / "alone" / "data").symlink_to(run / "test")
     done = main(tmp_path / "alone", SUBMISSION_TIME_LIMIT="5000", HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
