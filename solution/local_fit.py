@@ -67,14 +67,17 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="directory that python -m solution.train wrote")
     parser.add_argument("--data", type=Path, required=True, help="the photographs that it was trained on")
     args = parser.parse_args()
-    specs = [spec for spec in recipe.specs(args.weights) if spec.predict.local_size]
-    if not specs:
+    specs = recipe.specs(args.weights)
+    from solution import local  # and OpenCV
+
+    eyes = local.looking(specs)
+    if not eyes:
         raise InputError(f"{args.weights}: no model here has a predict.local_size; set it in its NAME.json, to 320 for instance")
     from solution import models
     from solution.sift import labelled, photographs_of
 
     table = labelled(args.data)
-    for spec in specs:
+    for spec in eyes:
         with alone(args.weights / "local" / f"{spec.name}.npz"):
             print(write(models.load(spec, args.weights), spec, photographs_of(table, args.data, spec), args.weights))
 
