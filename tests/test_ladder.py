@@ -4,16 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import toy
 import yaml
 
 from eval import folds, ladder
 from eval.files import InputError
+from solution import heads, recipe
 
 ROOT = Path(__file__).parents[1]
 BASE = {"about": "the base", "protocol": "identify",
@@ -85,6 +88,23 @@ def test_the_recipe_may_be_a_name_and_must_be_there(tmp_path):
     assert ladder.read_rows(rows, "small")["row"]["models"]
     with pytest.raises(InputError, match="no-such.yaml: no such file"):
         ladder.read_rows(rows, "no-such")
+
+
+@pytest.mark.parametrize("rows, base", [("ladder", "base"), ("switches", "short"), ("members", "member"), ("peers", "member"), ("naming", "hwi-small"), ("rank", "small")])
+def test_every_row_that_ships_is_a_recipe(tmp_path, rows, base):
+    tried = ladder.RECIPES / "tried"
+    told = tried / f"{base}.yaml"
+    made = ladder.read_rows(tried / f"{rows}.yaml", str(told) if told.is_file() else base)
+    assert len({str(recipe.load(str(write_yaml(tmp_path / f"{name}.yaml", row))).models) + str(row.get("rank")) + str(row.get("identify")) for name, row in made.items()}) == len(made)
+
+
+def test_the_rows_of_peers_are_what_they_are_named_after(tmp_path):
+    tried = ladder.RECIPES / "tried"
+    rows = ladder.read_rows(tried / "peers.yaml", str(tried / "member.yaml"))
+    humpback, wildlife_tools = (recipe.load(str(write_yaml(tmp_path / f"{name}.yaml", rows[name]))).models[0] for name in ("humpback", "wildlife-tools"))
+    assert replace(humpback, name="lite0_224") == recipe.load("hwi-small").models[0]
+    assert (wildlife_tools.head.sub_centres, wildlife_tools.head.scale) == (1, 64)
+    assert heads.dynamic_margins(torch.tensor([1, 50]), wildlife_tools.head).tolist() == [0.5, 0.5]
 
 
 # What is done again
