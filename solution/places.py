@@ -99,6 +99,8 @@ def evidence(cells: np.ndarray, queries: np.ndarray, candidates: np.ndarray, dev
     distant, result = beyond(cells.shape[1]).to(device), np.zeros(candidates.shape)
     for number, (query, row) in enumerate(progress(zip(queries, candidates), "local evidence", len(queries))):  # a large matrix product each
         there = np.flatnonzero(row >= 0)
+        if not len(there):
+            continue
         own, others = (torch.from_numpy(cells[of]).to(device).float() for of in (query, row[there]))
         result[number, there] = shared(own, others, distant).cpu().numpy()
     return np.round(result, 6)  # so that copies of a photograph are equal

@@ -33,11 +33,11 @@ def naive(one, other, side):
 
 
 def test_evidence_is_what_a_loop_over_cells_finds():
-    cells = unit_cells(5, 16, d=3)
-    candidates = np.array([[1, 2, -1], [0, 4, 3]])
-    found = places.evidence(cells, np.array([0, 3]), candidates)
-    expected = [[0 if c < 0 else naive(cells[q], cells[c], 4) for c in row] for q, row in zip((0, 3), candidates)]
-    assert np.abs(found - expected).max() < 2e-3 and found[0, 2] == 0 and np.count_nonzero(found) >= 4
+    cells = unit_cells(8, 16, d=3)
+    candidates = np.array([[1, 2, -1, 4, 5, 6, 7], [0, 4, 3, -1, -1, -1, -1], [-1] * 7])  # more than TOGETHER, fewer, none
+    found = places.evidence(cells, np.array([0, 3, 2]), candidates)
+    expected = [[0 if c < 0 else naive(cells[q], cells[c], 4) for c in row] for q, row in zip((0, 3, 2), candidates)]
+    assert np.abs(found - expected).max() < 2e-3 and (found[candidates < 0] == 0).all() and np.count_nonzero(found) >= 7
 
 
 def test_a_mark_counts_where_it_is_and_a_little_beside_it_but_not_across_the_photograph():
