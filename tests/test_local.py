@@ -235,3 +235,12 @@ def test_depth_grows_only_with_evidence():
     assert way.depth == ties.TOP
     way.evidence = object()
     assert way.depth == 50
+
+
+@pytest.mark.benchmark_suite
+@pytest.mark.benchmark(group="a query's 100 candidates at 384 px, so many at once")
+@pytest.mark.parametrize("together", [1, places.TOGETHER, 100])
+def test_benchmark_of_comparing_places(benchmark, monkeypatch, together):
+    monkeypatch.setattr(places, "TOGETHER", together)
+    cells = torch.from_numpy(unit_cells(101, 400, d=64)).float()
+    benchmark(places.shared, cells[0], cells[1:], places.beyond(400))
