@@ -26,7 +26,7 @@ from solution.torch_engine import TorchEngine
 DIMENSIONS = 64  # of a cell, after whitening
 ALIKE = 0.6  # cosine from which two cells speak for each other
 REACH = 0.375  # of a side: how far apart they may lie
-TOGETHER = 4  # candidates of a query compared at once: more than a processor's cache holds take up to three times as long
+TOGETHER = 4  # candidates of a query compared at once: more than a processor's cache holds take twice as long
 RIM = 10  # a map's outer cells, a tenth of its side, see the rim's padding, which is alike in all photographs; they are left out
 
 
