@@ -97,9 +97,9 @@ def evidence(cells: np.ndarray, queries: np.ndarray, candidates: np.ndarray, dev
     of both photographs of max(0, max over near cells j of the other one of <i, j> - ALIKE), divided by the number of cells.
     """
     distant, result = beyond(cells.shape[1]).to(device), np.zeros(candidates.shape)
-    for number, (query, row) in enumerate(progress(zip(queries, candidates), "local evidence", len(queries))):  # a large matrix product each
+    for number, (query, row) in enumerate(progress(zip(queries, candidates), "local evidence", len(queries))):  # some large matrix products each
         there = np.flatnonzero(row >= 0)
-        if not len(there):
+        if not len(there):  # PyTorch 1.8 knows no largest of nothing
             continue
         own, others = (torch.from_numpy(cells[of]).to(device).float() for of in (query, row[there]))
         result[number, there] = shared(own, others, distant).cpu().numpy()
