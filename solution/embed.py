@@ -127,8 +127,8 @@ class Embedder:
                 result[side][done : done + len(batch)] = part
             done += len(batch)
             if step == 1:
-                start = time.monotonic()
-            elif not deadline.fits((time.monotonic() - start) / (step - 1) * (steps - step)):
+                start = deadline.clock()
+            elif not deadline.fits((deadline.clock() - start) / (step - 1) * (steps - step)):
                 return None
         return result
 
