@@ -57,7 +57,7 @@ def fits(photographs: Photographs) -> bool:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Photographs, of each its whale and its species as numbers from 0 (-1: unknown whale), and the names of both.
+    """Photographs, of each its whale and its species as numbers from 0 (-1: unknown whale), the names of both, and its viewpoint ("" where none is told).
 
     `fingerprint` is of the table and the files' sizes. With `mirrored` every photograph stands there twice: number n + i is the
     mirror image of i, and each whale's mirror image is a whale of its own.
@@ -68,6 +68,7 @@ class TrainingSet:
     species: np.ndarray
     whale_ids: np.ndarray
     species_names: np.ndarray
+    viewpoints: np.ndarray
     fingerprint: str
     mirrored: bool = False
     squares: Squares = field(default_factory=Squares)

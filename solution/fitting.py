@@ -254,7 +254,7 @@ class Fitting:
             if self.spec.train.all_epochs:  # untrained ones tell nothing
                 centres.write(self.trainee.objective, self.training.whale_ids, weights, self.spec.name)
             if self.spec.predict.local_size:
-                local_fit.write(self.trainee.model, self.spec, self.training.photographs, weights)
+                local_fit.write(self.trainee.model, self.spec, self.training, self.seed, weights)
             models.save(self.trainee.model, self.spec, weights)
             checkpoints.drop(self.checkpoint)
         self.fabric.barrier()

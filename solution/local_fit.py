@@ -1,10 +1,12 @@
-"""What local evidence takes from training photographs: how the channels of a model's first feature map vary from place to place.
+"""What local evidence takes from training photographs: which channels of a model's first feature map tell one animal from another.
 
     python -m solution.local_fit --weights WEIGHTS --data TRAIN
 
-Reads photographs of TRAIN, PHOTOGRAPHS of them at most, and the models of WEIGHTS whose recipe has predict.local_size; writes
-WEIGHTS/local/MODEL.npz for each. solution.train does it for every model that it trains; the command serves weights whose
-NAME.json was given a predict.local_size later. No label is used. Expect seconds a model.
+Reads photographs of TRAIN, PHOTOGRAPHS of them at most, their whale_id and, where there is one, their viewpoint, and the models of WEIGHTS
+whose recipe has predict.local_size; writes WEIGHTS/local/MODEL.npz for each. First the channels are whitened, by how they vary from place
+to place; then local_contrast.py turns the whitening so that two photographs of one animal from the same side have more in common than
+those of two. solution.train does it for every model that it trains; the command serves weights whose NAME.json was given a
+predict.local_size later. Expect a minute or two a model.
 """
 
 import argparse
@@ -13,38 +15,56 @@ from pathlib import Path
 import numpy as np
 
 from solution import recipe
-from solution.files import InputError, alone, progress, run, write_arrays
+from solution.files import InputError, alone, natural, progress, run, write_arrays
 
-PHOTOGRAPHS = 256  # some 100,000 cells, for the covariances of a hundred channels or some hundreds
+PHOTOGRAPHS = 2048  # whose cells are held at once: some hundred MB
+SPREAD = 100_000  # cells, for the covariances of a hundred channels or some hundreds
 BATCH = 16
 LEAST = 1e-6  # of the largest variance: what is below it is noise
 
 
-def write(model, spec: recipe.Spec, photographs, weights: Path) -> Path:
-    """WEIGHTS/local/MODEL.npz of a trained models.EmbeddingModel, from some of the images.Photographs it was trained on. The model is left in
-    evaluation mode."""
+def write(model, spec: recipe.Spec, training, seed: int, weights: Path) -> Path:
+    """WEIGHTS/local/MODEL.npz of a trained models.EmbeddingModel, from some of the photographs of the batches.TrainingSet it was trained on. The
+    model is left in evaluation mode."""
+    from solution import local, local_contrast
     from solution.images import Photographs
-    from solution.local import view_of
     from torch import channels_last
 
-    chosen = np.unique(np.linspace(0, len(photographs) - 1, min(PHOTOGRAPHS, len(photographs))).astype(int))
-    some = Photographs([photographs.paths[number] for number in chosen], [view_of(spec)], [photographs.boxes[number] for number in chosen])
-    whitening = whitened(cells_of(model.eval().to(memory_format=channels_last), spec, some))
+    photographs, groups = training.photographs, sides(training.labels, training.viewpoints)
+    some = sample(groups, seed)
+    views = Photographs([photographs.paths[number] for number in some], [local.view_of(spec)], [photographs.boxes[number] for number in some])
+    cells = cells_of(model.eval().to(memory_format=channels_last), spec, views, local.mirrored(training.viewpoints[some]))
+    whitening = whitened(cells.reshape(-1, cells.shape[2])[:: -(-cells[..., 0].size // SPREAD)])
+    whitening = local_contrast.told_apart(cells, groups[some], training.labels[some], whitening, seed, next(model.parameters()).device)
     return write_arrays(weights / "local" / f"{spec.name}.npz", **whitening._asdict())
 
 
-def cells_of(model, spec: recipe.Spec, photographs) -> np.ndarray:
-    """The cells (n, c) of all photographs."""
+def sides(labels: np.ndarray, viewpoints: np.ndarray) -> np.ndarray:
+    """A number for each animal and viewpoint (n,); every photograph of an unknown animal (label -1) has its own."""
+    view = np.unique(viewpoints, return_inverse=True)[1]
+    known = np.where(labels < 0, -1 - np.arange(len(labels)), labels * (view.max() + 1) + view)
+    return np.unique(known, return_inverse=True)[1]
+
+
+def sample(groups: np.ndarray, seed: int) -> np.ndarray:
+    """The numbers of all photographs (n,), or, where they are more than PHOTOGRAPHS, of so many of groups drawn whole."""
+    turn = np.random.default_rng(seed).permutation(groups.max() + 1)[groups]
+    return np.sort(np.argsort(turn, kind="stable")[:PHOTOGRAPHS])
+
+
+def cells_of(model, spec: recipe.Spec, photographs, mirrored: np.ndarray) -> np.ndarray:
+    """The cells (n, cells, c) float16 of all photographs, of those `mirrored` (n,) of their mirror images."""
     import torch
 
     from solution import models, places
 
     device, found = next(model.parameters()).device, []
     for start in progress(range(0, len(photographs), BATCH), f"{spec.name}: places"):
-        squares = np.stack([photographs[number][0] for number in range(start, min(start + BATCH, len(photographs)))])
+        numbers = range(start, min(start + BATCH, len(photographs)))
+        squares = np.stack([photographs[number][0][:, :: -1 if mirrored[number] else 1] for number in numbers])
         with torch.no_grad():
             maps = model.backbone(models.normalised(torch.from_numpy(squares).to(device), spec.model))[0]
-        found.append(places.inner(maps).flatten(0, 1).float().cpu().numpy())
+        found.append(places.inner(maps).half().cpu().numpy())
     return np.concatenate(found)
 
 
@@ -52,8 +72,9 @@ def whitened(cells: np.ndarray):
     """The places.Whitening of cells (n, c): their principal components, the DIMENSIONS largest, each divided by its standard deviation."""
     from solution.places import DIMENSIONS, Whitening
 
-    mean = cells.mean(axis=0, dtype=np.float64)
-    variance, axes = np.linalg.eigh(np.cov((cells - mean).T.astype(np.float64), bias=True).reshape(len(mean), -1))
+    cells = cells.astype(np.float64)
+    mean = cells.mean(axis=0)
+    variance, axes = np.linalg.eigh(np.cov((cells - mean).T, bias=True).reshape(len(mean), -1))
     largest = np.argsort(-variance, kind="stable")[:DIMENSIONS]
     scale = 1 / np.sqrt(np.maximum(variance[largest], max(LEAST * variance.max(), 1e-30)))
     return Whitening(mean.astype(np.float32), (axes[:, largest] * scale).astype(np.float32))
@@ -66,6 +87,7 @@ def main() -> None:
     )
     parser.add_argument("--weights", type=Path, required=True, help="directory that python -m solution.train wrote")
     parser.add_argument("--data", type=Path, required=True, help="the photographs that it was trained on")
+    parser.add_argument("--seed", type=natural, default=0)
     args = parser.parse_args()
     specs = recipe.specs(args.weights)
     from solution import local  # and OpenCV
@@ -74,12 +96,12 @@ def main() -> None:
     if not eyes:
         raise InputError(f"{args.weights}: no model here has a predict.local_size; set it in its NAME.json, to 320 for instance")
     from solution import models
-    from solution.sift import labelled, photographs_of
+    from solution.sift import labelled, training_set
 
     table = labelled(args.data)
     for spec in eyes:
         with alone(args.weights / "local" / f"{spec.name}.npz"):
-            print(write(models.load(spec, args.weights), spec, photographs_of(table, args.data, spec), args.weights))
+            print(write(models.load(spec, args.weights), spec, training_set(table, args.data, spec), args.seed, args.weights))
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ def improved(submission: Submission, args: argparse.Namespace, deadline: Deadlin
         raise Failure(f"no model got in; {args.output} {submission.state}")
     if eyes:
         with complaints.passing_over("local evidence: left out"):
-            submission.asked.way.evidence = local.Evidence(eyes, pixels, submission.asked.table, args.weights, device)
+            submission.asked.way.evidence = local.Evidence(eyes, pixels, submission.asked.table, args.weights, device, submission.asked.rank.evidence)
             submission.improve(specs)
     return specs, embedder
 

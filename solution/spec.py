@@ -187,6 +187,7 @@ class Rank:
     weights: Tuple[float, ...] = (0.4, 0.4, 0.2)  # of the query and its best answers in database_expansion
     cosine: float = 0.3  # share of the query's own cosine in k_reciprocal and whale_sums
     candidates: int = 100  # of a query, which local evidence puts into another order where a model has predict.local_size
+    evidence: float = 3.0  # what counts more than the cosine by this factor, each in units of its spread among a query's candidates
 
     def __post_init__(self) -> None:
         require(self.fusion in ("concatenate", "reciprocal_rank"), "rank.fusion", self.fusion, "concatenate or reciprocal_rank")
@@ -197,6 +198,7 @@ class Rank:
         positive = 1 < len(self.weights) <= 11 and min(self.weights) >= 0 < self.weights[0] and abs(sum(self.weights) - 1) < 1e-6
         require(positive, "rank.weights", list(self.weights), "2 to 11 weights that sum to 1, the query's first and above 0")
         require(20 <= self.candidates <= 10_000, "rank.candidates", self.candidates, "between 20 and 10,000")
+        require(0 <= self.evidence <= 1000, "rank.evidence", self.evidence, "between 0 and 1000")
         require(0 <= self.cosine <= 1, "rank.cosine", self.cosine, "a share between 0 and 1")
 
 

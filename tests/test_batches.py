@@ -151,7 +151,7 @@ def test_by_whale_gives_numbers_of_the_whale_and_enough_of_them():
 def training(labels, whales, mirrored):
     labels = np.asarray(labels)
     names = np.array([f"w{k}" for k in range(whales)])
-    return TrainingSet(images.Photographs([], []), labels, np.zeros(len(labels), int), names, np.array([""]), "", mirrored)
+    return TrainingSet(images.Photographs([], []), labels, np.zeros(len(labels), int), names, np.array([""]), np.full(len(labels), ""), "", mirrored)
 
 
 def test_labels_and_counts_are_those_of_the_known_whales():

@@ -10,7 +10,7 @@ import torch
 
 import toy
 import toy_training as toying
-from solution import local, local_fit, models, places, predict, rank, recipe, routes, ties
+from solution import local, local_contrast, local_fit, models, places, predict, rank, recipe, routes, ties
 from solution.files import InputError
 from solution.pixels import Pixels
 from solution.sift import labelled
@@ -68,18 +68,20 @@ def test_copies_of_a_photograph_share_equally_much():
 def test_evidence_and_ranking_count_alike_whatever_their_units():
     random = np.random.default_rng(1)
     values, found = -np.sort(-random.normal(0.5, 0.1, (3, 30)), axis=1), random.random((3, 30))
-    weighed = local.weighed(values, found)
+    weighed = local.weighed(values, found, 1)
     for unit in (1e-4, 1e4):
-        assert np.allclose(local.weighed(values, unit * found), weighed)
+        assert np.allclose(local.weighed(values, unit * found, 1), weighed)
     z = lambda rows: (rows - rows.mean(axis=1, keepdims=True)) / rows.std(axis=1, keepdims=True)
     assert np.allclose(z(weighed), z(z(values) + z(found)))
+    assert np.allclose(z(local.weighed(values, found, 2.5)), z(z(values) + 2.5 * z(found)))
+    assert np.array_equal(local.weighed(values, found, 0), values)
 
 
 def test_without_evidence_for_anyone_and_in_empty_places_nothing_changes():
     values = np.array([[0.9, 0.5, -np.inf], [0.3, 0.2, 0.1]])
-    assert np.array_equal(local.weighed(values, np.zeros((2, 3))), values)
-    assert np.array_equal(local.weighed(values, np.full((2, 3), 0.7)), values)
-    assert local.weighed(values, np.random.default_rng(0).random((2, 3)))[0, 2] == -np.inf
+    assert np.array_equal(local.weighed(values, np.zeros((2, 3)), 1), values)
+    assert np.array_equal(local.weighed(values, np.full((2, 3), 0.7), 1), values)
+    assert local.weighed(values, np.random.default_rng(0).random((2, 3)), 1)[0, 2] == -np.inf
 
 
 def test_whitened_cells_are_uncorrelated_with_variance_one():
@@ -89,6 +91,96 @@ def test_whitened_cells_are_uncorrelated_with_variance_one():
     assert np.allclose(np.cov(((cells - whitening.mean) @ whitening.projection).T, bias=True), np.eye(10), atol=1e-3)
     flat = local_fit.whitened(np.ones((50, 4), np.float32))
     assert np.isfinite(flat.mean).all() and np.isfinite(flat.projection).all()
+
+
+# What tells individuals apart
+
+def animals(count, photographs, seed, side=6, channels=12):
+    """Cells of photographs of animals whose marks lie in three quiet channels; the others are loud and differ from photograph to photograph."""
+    random = np.random.default_rng(seed)
+    whales = np.repeat(np.arange(count), photographs)
+    marks = np.repeat(random.normal(size=(count, side * side, 3)), photographs, axis=0) + 0.5 * random.normal(size=(len(whales), side * side, 3))
+    noise = random.normal(size=(len(whales), side * side, channels - 3))
+    return np.concatenate([marks, 5 * noise], axis=2).astype(np.float16), whales
+
+
+def first_answers(cells, whales, whitening):
+    """The share of photographs whose best candidate by local evidence is the same animal."""
+    seen = (cells.astype(np.float32) - whitening.mean) @ whitening.projection
+    seen = (seen / np.linalg.norm(seen, axis=2, keepdims=True)).astype(np.float16)
+    numbers = np.arange(len(whales))
+    others = np.array([np.delete(numbers, number) for number in numbers])
+    best = places.evidence(seen, numbers, others).argmax(axis=1)
+    return (whales[others[numbers, best]] == whales).mean()
+
+
+def test_learning_finds_the_channels_that_tell_animals_apart_and_animals_never_seen_profit():
+    cells, whales = animals(12, 4, seed=0)
+    whitening = local_fit.whitened(cells.reshape(-1, 12))
+    learned = local_contrast.told_apart(cells, whales, whales, whitening, seed=0)
+    others, unseen = animals(12, 3, seed=1)
+    assert np.array_equal(learned.mean, whitening.mean) and learned.projection.dtype == np.float32
+    assert first_answers(others, unseen, learned) > first_answers(others, unseen, whitening) + 0.2
+
+
+def test_learning_is_the_same_again_and_another_with_another_seed():
+    cells, whales = animals(6, 3, seed=0)
+    whitening = local_fit.whitened(cells.reshape(-1, 12))
+    one, same, other = (local_contrast.told_apart(cells, whales, whales, whitening, seed).projection for seed in (0, 0, 1))
+    assert np.array_equal(one, same) and np.abs(one - other).max() > 0.01 * np.abs(one).max()
+
+
+@pytest.mark.parametrize("groups", [np.arange(12), np.repeat([0, 1, 2, 3], 3)])
+def test_with_hardly_any_animal_seen_twice_the_whitening_stays(groups):
+    """No two photographs of one group; four groups, but of two animals."""
+    cells, whales = animals(12, 1, seed=0)[0], groups // 2
+    whitening = local_fit.whitened(cells.reshape(-1, 12))
+    assert local_contrast.told_apart(cells, groups, whales, whitening, seed=0) is whitening
+
+
+def test_a_step_draws_pairs_from_one_side_of_as_many_animals_as_it_may(monkeypatch):
+    whales = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 3, 3])
+    groups = np.array([0, 0, 1, 1, 2, 2, 3, 3, 3, 4, 4])
+    pairs = [np.flatnonzero(groups == number) for number in range(5)]
+    monkeypatch.setattr(local_contrast, "PAIRS", 3)
+    seen = set()
+    for step in range(50):
+        one, other = local_contrast.drawn(pairs, whales, np.random.default_rng(step))
+        assert len(one) == 3 == len(set(whales[one])) and np.array_equal(groups[one], groups[other]) and not set(one) & set(other)
+        seen |= set(groups[one])
+    assert seen == set(range(5))
+
+
+def test_what_is_learned_from_is_the_evidence_but_for_its_rounded_threshold(monkeypatch):
+    cells = unit_cells(5, 16, d=3)
+    own, others = torch.from_numpy(cells[0]).float(), torch.from_numpy(cells[1:]).float()
+    monkeypatch.setattr(local_contrast, "ROUND", 1e5)
+    one_way = local_contrast.in_common(own, others, places.beyond(16))
+    back = torch.stack([local_contrast.in_common(other, own[None], places.beyond(16))[0] for other in others])
+    assert np.allclose(one_way + back, [naive(cells[0], other, 4) for other in cells[1:]], atol=2e-3)
+
+
+def test_the_loss_is_the_cross_entropy_of_evidence_in_units_of_its_spread():
+    evidence = np.random.default_rng(0).random((5, 5))
+    z = (evidence - evidence.mean(1, keepdims=True)) / evidence.std(1, ddof=1, keepdims=True) * local_contrast.SHARPNESS
+    expected = -np.mean([z[i, i] - np.log(np.exp(z[i]).sum()) for i in range(5)])
+    assert float(local_contrast.contrast(torch.from_numpy(evidence))) == pytest.approx(expected, abs=1e-4)
+    assert torch.isfinite(local_contrast.contrast(torch.ones(4, 4)))
+
+
+def test_a_group_is_an_animal_from_one_side_and_unknown_ones_are_alone():
+    groups = local_fit.sides(np.array([0, 0, 0, 1, -1, -1, 1]), np.array(["left", "right", "left", "left", "left", "left", "left"]))
+    same = groups[:, None] == groups
+    assert same[0, 2] and same[3, 6] and same.sum() == 7 + 2 * 2
+
+
+def test_of_too_many_photographs_whole_groups_are_taken(monkeypatch):
+    groups = np.arange(100) % 10
+    assert np.array_equal(local_fit.sample(groups, 0), np.arange(100))
+    monkeypatch.setattr(local_fit, "PHOTOGRAPHS", 40)
+    some = local_fit.sample(groups, 0)
+    assert len(some) == 40 and np.isin(np.bincount(groups[some], minlength=10), (0, 10)).all() and (np.diff(some) > 0).all()
+    assert not np.array_equal(some, local_fit.sample(groups, 1))
 
 
 # A model that looks at places
@@ -173,7 +265,7 @@ def test_prediction_reorders_its_first_candidates_by_what_a_loop_finds(run, tmp_
             cosines = np.array([float(rows[image_id] @ rows[other]) for other in others])
             found = np.array([naive(cells[image_id], cells[other], side) for other in others])
             z = lambda values: (values - values.mean()) / max(values.std(), 1e-12)
-            expected = z(cosines) + (z(found) if found.std() > 1e-9 else 0)
+            expected = z(cosines) + recipe.Rank().evidence * (z(found) if found.std() > 1e-9 else 0)
             answers = submission[submission.query_id == query_id].database_image_id.tolist()
             value = dict(zip(others, expected))
             ranked = np.array([value[answer] for answer in answers])
