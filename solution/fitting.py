@@ -24,6 +24,7 @@ from solution import centres, checkpoints, gallery, local_fit, models, norms, re
 from solution.batches import Augmented, Batches, TrainingSet
 from solution.files import Failure, InputError, arrays, check_room, progress, whole, write_arrays
 from solution.losses import Objective
+from solution.places import Whitening
 from solution.weights import load_pretrained
 
 CHECK_STEPS = 20  # between looks at the loss, each of which waits for the GPU
@@ -105,6 +106,7 @@ class Fitting:
         if spec.train.batch_size < 2 * self.fabric.world_size:
             raise InputError(f"{spec.name}: train.batch_size {spec.train.batch_size} leaves each of {self.fabric.world_size} processes one image, and batch normalisation needs two; take more, or fewer processes")
         self.training, self.workers = training, workers
+        self.whitening: Optional[Whitening] = None  # of local evidence, once it is learned
         self.room: Optional[Path] = None  # the folder of the weights, once it was tried; that of the checkpoints goes when it is empty
 
     @cached_property
@@ -114,7 +116,7 @@ class Fitting:
         return DataLoader(dataset, batch_sampler=self.batches, num_workers=self.workers, persistent_workers=self.workers > 0, pin_memory=self.fabric.device.type == "cuda")
 
     def fit(self, stop: Callable[[], bool], validate: Optional[Callable[[models.EmbeddingModel], Dict[str, float]]] = None) -> bool:
-        """Trains to the last epoch; False where `stop()` said so before, with a checkpoint written. InputError on a bad checkpoint."""
+        """Trains to the last epoch, and what comes after it; False where `stop()` said so before, with a checkpoint written. InputError on a bad checkpoint."""
         while self.progress.epoch < self.spec.train.all_epochs:
             if not self.epoch(stop):
                 self.save_checkpoint()
@@ -125,7 +127,15 @@ class Fitting:
             self.say()
         if self.spec.train.all_epochs and not self.optimiser.optimizer.state:
             raise Failure(f"{self.spec.name}: every step of {self.spec.train.all_epochs} epochs overflowed half precision, so nothing was learned; train with train.precision bf16 or fp32")
-        return True
+        return self.learn_places(stop)
+
+    def learn_places(self, stop: Callable[[], bool]) -> bool:
+        """What local evidence learns, where the recipe has it; False where `stop()` said so before. It is begun anew then: it takes as long as an epoch or two."""
+        if self.spec.predict.local_size is None:
+            return True
+        if self.fabric.global_rank == 0:
+            self.whitening = local_fit.fitted(self.trainee.model, self.spec, self.training, self.seed, stop)
+        return self.on_first(lambda: self.whitening is not None)
 
     def epoch(self, stop: Callable[[], bool]) -> bool:
         """One epoch, or what is left of it, with checkpoints in between where it is long; False where it was stopped between two steps."""
@@ -254,7 +264,7 @@ class Fitting:
             if self.spec.train.all_epochs:  # untrained ones tell nothing
                 centres.write(self.trainee.objective, self.training.whale_ids, weights, self.spec.name)
             if self.spec.predict.local_size:
-                local_fit.write(self.trainee.model, self.spec, self.training, self.seed, weights)
+                local_fit.write(self.whitening, self.spec, weights)
             models.save(self.trainee.model, self.spec, weights)
             checkpoints.drop(self.checkpoint)
         self.fabric.barrier()

@@ -1,6 +1,6 @@
 """Which channels of a cell tell individuals apart: a whitening turned until photographs of one animal have the most in common.
 
-    whitening = told_apart(cells, groups, whales, whitening, seed, device)
+    whitening = told_apart(cells, groups, whales, whitening, seed, device, stop)
 
 Each step draws PAIRS animals and of each two photographs from the same side. The evidence of places.py between every first and every second
 photograph, in units of its spread as local.weighed takes it, is to be the largest for the animal itself: a softmax over the second
@@ -9,7 +9,7 @@ photographs and its cross-entropy (the N-pair loss of Sohn, Improved deep metric
 looks at CELLS cells of each first photograph. Only the projection moves: some thousand numbers, which a hundred animals do not spoil.
 """
 
-from typing import List, Tuple
+from typing import Callable, List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -27,8 +27,9 @@ ROUND = 20.0  # softplus(ROUND * x) / ROUND in the place of max(0, x)
 SHARPNESS = 2.0  # of the softmax, over evidence in units of its spread
 
 
-def told_apart(cells: np.ndarray, groups: np.ndarray, whales: np.ndarray, whitening: Whitening, seed: int, device: str = "cpu") -> Whitening:
-    """The whitening with a projection that was trained on cells (n, cells, c) of photographs; as it was where fewer than LEAST animals have a pair.
+def told_apart(cells: np.ndarray, groups: np.ndarray, whales: np.ndarray, whitening: Whitening, seed: int, device: str, stop: Callable[[], bool]) -> Optional[Whitening]:
+    """The whitening with a projection that was trained on cells (n, cells, c) of photographs; as it was where fewer than LEAST animals have a pair,
+    None where `stop()` said so before the last step.
 
     groups (n,): a number for each animal and side; whales (n,): for each animal.
     """
@@ -41,6 +42,8 @@ def told_apart(cells: np.ndarray, groups: np.ndarray, whales: np.ndarray, whiten
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
     distant = beyond(cells.shape[1]).to(device)
     for step in progress(range(STEPS), "local evidence: learning"):
+        if stop():
+            return None
         random = np.random.default_rng((seed, step))
         one, other = drawn(pairs, whales, random)
         own, others = (nn.functional.normalize((torch.from_numpy(cells[part]).to(device).float() - mean) @ projection, dim=2) for part in (one, other))

@@ -11,6 +11,7 @@ predict.local_size later. Expect a minute or two a model.
 
 import argparse
 from pathlib import Path
+from typing import Callable, Optional
 
 import numpy as np
 
@@ -23,9 +24,18 @@ BATCH = 16
 LEAST = 1e-6  # of the largest variance: what is below it is noise
 
 
-def write(model, spec: recipe.Spec, training, seed: int, weights: Path) -> Path:
-    """WEIGHTS/local/MODEL.npz of a trained models.EmbeddingModel, from some of the photographs of the batches.TrainingSet it was trained on. The
-    model is left in evaluation mode."""
+def never() -> bool:
+    """Nothing stops it."""
+    return False
+
+
+def write(whitening, spec: recipe.Spec, weights: Path) -> Path:
+    return write_arrays(weights / "local" / f"{spec.name}.npz", **whitening._asdict())
+
+
+def fitted(model, spec: recipe.Spec, training, seed: int, stop: Callable[[], bool] = never):
+    """The places.Whitening of a trained models.EmbeddingModel, from some of the photographs of the batches.TrainingSet it was trained on; None where
+    `stop()` said so before. The model is left in evaluation mode."""
     from solution import local, local_contrast
     from solution.images import Photographs
     from torch import channels_last
@@ -33,10 +43,12 @@ def write(model, spec: recipe.Spec, training, seed: int, weights: Path) -> Path:
     photographs, groups = training.photographs, sides(training.labels, training.viewpoints)
     some = sample(groups, seed)
     views = Photographs([photographs.paths[number] for number in some], [local.view_of(spec)], [photographs.boxes[number] for number in some])
-    cells = cells_of(model.eval().to(memory_format=channels_last), spec, views, local.mirrored(training.viewpoints[some]))
-    whitening = whitened(cells.reshape(-1, cells.shape[2])[:: -(-cells[..., 0].size // SPREAD)])
-    whitening = local_contrast.told_apart(cells, groups[some], training.labels[some], whitening, seed, next(model.parameters()).device)
-    return write_arrays(weights / "local" / f"{spec.name}.npz", **whitening._asdict())
+    cells = cells_of(model.eval().to(memory_format=channels_last), spec, views, local.mirrored(training.viewpoints[some]), stop)
+    if cells is None:
+        return None
+    flat = cells.reshape(-1, cells.shape[2])
+    whitening = whitened(flat[np.random.default_rng(seed).permutation(len(flat))[:SPREAD]])
+    return local_contrast.told_apart(cells, groups[some], training.labels[some], whitening, seed, next(model.parameters()).device, stop)
 
 
 def sides(labels: np.ndarray, viewpoints: np.ndarray) -> np.ndarray:
@@ -47,19 +59,21 @@ def sides(labels: np.ndarray, viewpoints: np.ndarray) -> np.ndarray:
 
 
 def sample(groups: np.ndarray, seed: int) -> np.ndarray:
-    """The numbers of all photographs (n,), or, where they are more than PHOTOGRAPHS, of so many of groups drawn whole."""
-    turn = np.random.default_rng(seed).permutation(groups.max() + 1)[groups]
-    return np.sort(np.argsort(turn, kind="stable")[:PHOTOGRAPHS])
+    """The numbers of all photographs (n,), or, where they are more than PHOTOGRAPHS, of so many of groups drawn whole, those of one photograph last."""
+    turn, single = np.random.default_rng(seed).permutation(groups.max() + 1)[groups], np.bincount(groups)[groups] == 1
+    return np.sort(np.lexsort((turn, single))[:PHOTOGRAPHS])
 
 
-def cells_of(model, spec: recipe.Spec, photographs, mirrored: np.ndarray) -> np.ndarray:
-    """The cells (n, cells, c) float16 of all photographs, of those `mirrored` (n,) of their mirror images."""
+def cells_of(model, spec: recipe.Spec, photographs, mirrored: np.ndarray, stop: Callable[[], bool]) -> Optional[np.ndarray]:
+    """The cells (n, cells, c) float16 of all photographs, of those `mirrored` (n,) of their mirror images; None where it was stopped."""
     import torch
 
     from solution import models, places
 
     device, found = next(model.parameters()).device, []
     for start in progress(range(0, len(photographs), BATCH), f"{spec.name}: places"):
+        if stop():
+            return None
         numbers = range(start, min(start + BATCH, len(photographs)))
         squares = np.stack([photographs[number][0][:, :: -1 if mirrored[number] else 1] for number in numbers])
         with torch.no_grad():
@@ -101,7 +115,8 @@ def main() -> None:
     table = labelled(args.data)
     for spec in eyes:
         with alone(args.weights / "local" / f"{spec.name}.npz"):
-            print(write(models.load(spec, args.weights), spec, training_set(table, args.data, spec), args.seed, args.weights))
+            whitening = fitted(models.load(spec, args.weights), spec, training_set(table, args.data, spec), args.seed)
+            print(write(whitening, spec, args.weights))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@
     cells = eye.cells(pixels, mirrored)                     # (n, cells, DIMENSIONS)
     value = evidence(cells, queries, candidates)            # (q, k)
 
-A cell sees a patch of the photograph. Its channels are whitened (WEIGHTS/local/MODEL.npz, fitted on training photographs by local_fit.py), so that
-what most patches have counts little: grass and water look alike in every photograph. Two photographs share as much as their cells find cells
+A cell sees a patch of the photograph. Of its channels a projection is kept that has learned what tells animals apart (WEIGHTS/local/MODEL.npz, by
+local_fit.py from training photographs): stripes count, grass and water, which look alike in every photograph, hardly do. Two photographs share as much as their cells find cells
 of the other that are much alike and at about the same place. The idea is that of DELF (Noh et al., Large-scale image retrieval with attentive
-deep local features, ICCV 2017) with whitening and a threshold in the place of its attention, and a bound on how far a place may have
+deep local features, ICCV 2017) with that projection and a threshold in the place of its attention, and a bound on how far a place may have
 moved in the place of RANSAC: animals bend.
 """
 
@@ -31,7 +31,7 @@ RIM = 10  # a map's outer cells, a tenth of its side, see the rim's padding, whi
 
 
 class Whitening(NamedTuple):
-    """Channels of a cell (c,) -> (cell - mean) @ projection, of DIMENSIONS numbers or fewer."""
+    """Channels of a cell (c,) -> (cell - mean) @ projection, of DIMENSIONS numbers or fewer: whitened, and turned by what was learned."""
 
     mean: np.ndarray
     projection: np.ndarray

@@ -187,7 +187,7 @@ class Rank:
     weights: Tuple[float, ...] = (0.4, 0.4, 0.2)  # of the query and its best answers in database_expansion
     cosine: float = 0.3  # share of the query's own cosine in k_reciprocal and whale_sums
     candidates: int = 100  # of a query, which local evidence puts into another order where a model has predict.local_size
-    evidence: float = 3.0  # what counts more than the cosine by this factor, each in units of its spread among a query's candidates
+    evidence: float = 3.0  # weight of local evidence against the cosine's 1, each in units of its spread among a query's candidates
 
     def __post_init__(self) -> None:
         require(self.fusion in ("concatenate", "reciprocal_rank"), "rank.fusion", self.fusion, "concatenate or reciprocal_rank")

@@ -10,7 +10,7 @@ import torch
 
 import toy
 import toy_training as toying
-from solution import local, local_contrast, local_fit, models, places, predict, rank, recipe, routes, ties
+from solution import local, local_contrast, local_fit, models, places, predict, rank, recipe, routes, ties, train
 from solution.files import InputError
 from solution.pixels import Pixels
 from solution.sift import labelled
@@ -117,7 +117,7 @@ def first_answers(cells, whales, whitening):
 def test_learning_finds_the_channels_that_tell_animals_apart_and_animals_never_seen_profit():
     cells, whales = animals(12, 4, seed=0)
     whitening = local_fit.whitened(cells.reshape(-1, 12))
-    learned = local_contrast.told_apart(cells, whales, whales, whitening, seed=0)
+    learned = local_contrast.told_apart(cells, whales, whales, whitening, 0, "cpu", local_fit.never)
     others, unseen = animals(12, 3, seed=1)
     assert np.array_equal(learned.mean, whitening.mean) and learned.projection.dtype == np.float32
     assert first_answers(others, unseen, learned) > first_answers(others, unseen, whitening) + 0.2
@@ -126,7 +126,7 @@ def test_learning_finds_the_channels_that_tell_animals_apart_and_animals_never_s
 def test_learning_is_the_same_again_and_another_with_another_seed():
     cells, whales = animals(6, 3, seed=0)
     whitening = local_fit.whitened(cells.reshape(-1, 12))
-    one, same, other = (local_contrast.told_apart(cells, whales, whales, whitening, seed).projection for seed in (0, 0, 1))
+    one, same, other = (local_contrast.told_apart(cells, whales, whales, whitening, seed, "cpu", local_fit.never).projection for seed in (0, 0, 1))
     assert np.array_equal(one, same) and np.abs(one - other).max() > 0.01 * np.abs(one).max()
 
 
@@ -135,7 +135,7 @@ def test_with_hardly_any_animal_seen_twice_the_whitening_stays(groups):
     """No two photographs of one group; four groups, but of two animals."""
     cells, whales = animals(12, 1, seed=0)[0], groups // 2
     whitening = local_fit.whitened(cells.reshape(-1, 12))
-    assert local_contrast.told_apart(cells, groups, whales, whitening, seed=0) is whitening
+    assert local_contrast.told_apart(cells, groups, whales, whitening, 0, "cpu", local_fit.never) is whitening
 
 
 def test_a_step_draws_pairs_from_one_side_of_as_many_animals_as_it_may(monkeypatch):
@@ -175,11 +175,11 @@ def test_a_group_is_an_animal_from_one_side_and_unknown_ones_are_alone():
 
 
 def test_of_too_many_photographs_whole_groups_are_taken(monkeypatch):
-    groups = np.arange(100) % 10
-    assert np.array_equal(local_fit.sample(groups, 0), np.arange(100))
+    groups = np.concatenate([np.arange(100) % 10, np.arange(10, 60)])
+    assert np.array_equal(local_fit.sample(groups, 0), np.arange(150))
     monkeypatch.setattr(local_fit, "PHOTOGRAPHS", 40)
     some = local_fit.sample(groups, 0)
-    assert len(some) == 40 and np.isin(np.bincount(groups[some], minlength=10), (0, 10)).all() and (np.diff(some) > 0).all()
+    assert len(some) == 40 and np.isin(np.bincount(groups[some], minlength=60), (0, 10)).all() and (np.diff(some) > 0).all()
     assert not np.array_equal(some, local_fit.sample(groups, 1))
 
 
@@ -224,6 +224,19 @@ def test_training_leaves_what_the_command_makes_again(run, tmp_path, monkeypatch
     assert np.allclose(one.mean, other.mean, atol=1e-4)
     metric, again = (whitening.projection @ whitening.projection.T for whitening in (one, other))
     assert np.abs(metric - again).max() < 1e-2 * np.abs(metric).max()
+
+
+def test_a_time_limit_may_come_while_it_learns_and_the_rest_gives_the_same_bytes(run, tmp_path, monkeypatch):
+    steps, draw = [], local_contrast.drawn
+    monkeypatch.setattr(local_contrast, "drawn", lambda *words: steps.append(1) or draw(*words))
+    monkeypatch.setattr(train, "timer", lambda started, limit: lambda: len(steps) == 3)
+    stopped = toying.train(run / "recipe.yaml", run / "test", tmp_path / "w")
+    assert stopped.code == 0 and "stopped by --time-limit in tiny" in stopped.stdout and not (tmp_path / "w" / "tiny.npz").exists()
+    steps.append(1)
+    assert toying.train(run / "recipe.yaml", run / "test", tmp_path / "w", "--resume").code == 0
+    for name in ("tiny.npz", "local/tiny.npz"):
+        assert (tmp_path / "w" / name).read_bytes() == (run / "weights" / name).read_bytes()
+    assert len(steps) == 4 + local_contrast.STEPS
 
 
 def test_weights_that_never_look_at_places_are_one_line(run, tmp_path, monkeypatch):
