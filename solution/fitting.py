@@ -116,7 +116,7 @@ class Fitting:
         return DataLoader(dataset, batch_sampler=self.batches, num_workers=self.workers, persistent_workers=self.workers > 0, pin_memory=self.fabric.device.type == "cuda")
 
     def fit(self, stop: Callable[[], bool], validate: Optional[Callable[[models.EmbeddingModel], Dict[str, float]]] = None) -> bool:
-        """Trains to the last epoch, and what comes after it; False where `stop()` said so before, with a checkpoint written. InputError on a bad checkpoint."""
+        """Trains to the last epoch, and what comes after it; False where `stop()` said so before, with a checkpoint of the epochs written. InputError on a bad checkpoint."""
         while self.progress.epoch < self.spec.train.all_epochs:
             if not self.epoch(stop):
                 self.save_checkpoint()
@@ -130,11 +130,13 @@ class Fitting:
         return self.learn_places(stop)
 
     def learn_places(self, stop: Callable[[], bool]) -> bool:
-        """What local evidence learns, where the recipe has it; False where `stop()` said so before. It is begun anew then: it takes as long as an epoch or two."""
+        """What local evidence learns, where the recipe has it; False where `stop()` said so before. The next run begins it anew."""
         if self.spec.predict.local_size is None:
             return True
         if self.fabric.global_rank == 0:
             self.whitening = local_fit.fitted(self.trainee.model, self.spec, self.training, self.seed, stop)
+            if self.whitening is None:
+                print(f"{self.spec.name}: stopped while local evidence was learning, which takes minutes on a CPU and is done in one piece", file=sys.stderr)
         return self.on_first(lambda: self.whitening is not None)
 
     def epoch(self, stop: Callable[[], bool]) -> bool:

@@ -3,12 +3,13 @@
     whitening = told_apart(cells, groups, whales, whitening, seed, device, stop)
 
 Each step draws PAIRS animals and of each two photographs from the same side. The evidence of places.py between every first and every second
-photograph, in units of its spread as local.weighed takes it, is to be the largest for the animal itself: a softmax over the second
+photograph, one way (what cells of the first find in the second), in units of its spread as local.weighed takes it, is to be the largest for the animal itself: a softmax over the second
 photographs and its cross-entropy (the N-pair loss of Sohn, Improved deep metric learning with multi-class N-pair loss objective, NeurIPS
 2016, with evidence in the place of a dot product). The threshold on cosines is rounded off, so that cells below it learn too, and a step
 looks at CELLS cells of each first photograph. Only the projection moves: some thousand numbers, which a hundred animals do not spoil.
 """
 
+import sys
 from typing import Callable, List, Optional, Tuple
 
 import numpy as np
@@ -34,7 +35,9 @@ def told_apart(cells: np.ndarray, groups: np.ndarray, whales: np.ndarray, whiten
     groups (n,): a number for each animal and side; whales (n,): for each animal.
     """
     pairs = [group for group in np.split(np.argsort(groups, kind="stable"), np.flatnonzero(np.diff(np.sort(groups))) + 1) if len(group) > 1]
-    if len({whales[group[0]] for group in pairs}) < LEAST:
+    animals = len({whales[group[0]] for group in pairs})
+    if animals < LEAST:
+        print(f"local evidence: {animals} individuals have two photographs from one side, and it takes {LEAST} to learn; its channels are whitened only", file=sys.stderr)
         return whitening
     mean, projection = (torch.tensor(value, device=device) for value in whitening)  # copies
     projection.requires_grad_()
@@ -68,7 +71,7 @@ def drawn(pairs: List[np.ndarray], whales: np.ndarray, random: np.random.Generat
 
 
 def in_common(own: torch.Tensor, others: torch.Tensor, distant: torch.Tensor) -> torch.Tensor:
-    """The rounded evidence (k,) of cells (m, d) of a photograph with those of k others (k, cells, d); distant (cells, m) as for places.shared."""
+    """The rounded evidence (k,), one way, of cells (m, d) of a photograph with those of k others (k, cells, d); distant (cells, m) as for places.shared."""
     alike = (others.flatten(0, 1) @ own.T).view(len(others), -1, len(own)) + distant
     return nn.functional.softplus(ROUND * (alike.amax(1) - ALIKE)).mean(1) / ROUND
 

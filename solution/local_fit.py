@@ -6,16 +6,20 @@ Reads photographs of TRAIN, PHOTOGRAPHS of them at most, their whale_id and, whe
 whose recipe has predict.local_size; writes WEIGHTS/local/MODEL.npz for each. First the channels are whitened, by how they vary from place
 to place; then local_contrast.py turns the whitening so that two photographs of one animal from the same side have more in common than
 those of two. solution.train does it for every model that it trains; the command serves weights whose NAME.json was given a
-predict.local_size later. Expect a minute or two a model.
+predict.local_size later. Expect one to three minutes a model on two cores.
 """
 
 import argparse
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, Optional
 
 import numpy as np
+import pandas as pd
 
 from solution import recipe
+from solution.device import decoders
 from solution.files import InputError, alone, natural, progress, run, write_arrays
 
 PHOTOGRAPHS = 2048  # whose cells are held at once: some hundred MB
@@ -40,6 +44,8 @@ def fitted(model, spec: recipe.Spec, training, seed: int, stop: Callable[[], boo
     from solution.images import Photographs
     from torch import channels_last
 
+    if not training.viewpoints.any():
+        print(f"{spec.name}: metadata.csv has no viewpoint; local evidence takes all photographs for seen from one side", file=sys.stderr)
     photographs, groups = training.photographs, sides(training.labels, training.viewpoints)
     some = sample(groups, seed)
     views = Photographs([photographs.paths[number] for number in some], [local.view_of(spec)], [photographs.boxes[number] for number in some])
@@ -59,9 +65,13 @@ def sides(labels: np.ndarray, viewpoints: np.ndarray) -> np.ndarray:
 
 
 def sample(groups: np.ndarray, seed: int) -> np.ndarray:
-    """The numbers of all photographs (n,), or, where they are more than PHOTOGRAPHS, of so many of groups drawn whole, those of one photograph last."""
-    turn, single = np.random.default_rng(seed).permutation(groups.max() + 1)[groups], np.bincount(groups)[groups] == 1
-    return np.sort(np.lexsort((turn, single))[:PHOTOGRAPHS])
+    """The numbers of all photographs (n,), or, where they are more than PHOTOGRAPHS, of so many: two of as many groups as there are, then two more,
+    and those that are alone in their group last."""
+    random = np.random.default_rng(seed)
+    turn, single = random.permutation(groups.max() + 1)[groups], np.bincount(groups)[groups] == 1
+    mixed = random.permutation(len(groups))
+    within = pd.Series(groups[mixed]).groupby(groups[mixed]).cumcount().to_numpy()[np.argsort(mixed)]
+    return np.sort(np.lexsort((turn, within // 2, single))[:PHOTOGRAPHS])
 
 
 def cells_of(model, spec: recipe.Spec, photographs, mirrored: np.ndarray, stop: Callable[[], bool]) -> Optional[np.ndarray]:
@@ -71,14 +81,15 @@ def cells_of(model, spec: recipe.Spec, photographs, mirrored: np.ndarray, stop: 
     from solution import models, places
 
     device, found = next(model.parameters()).device, []
-    for start in progress(range(0, len(photographs), BATCH), f"{spec.name}: places"):
-        if stop():
-            return None
-        numbers = range(start, min(start + BATCH, len(photographs)))
-        squares = np.stack([photographs[number][0][:, :: -1 if mirrored[number] else 1] for number in numbers])
-        with torch.no_grad():
-            maps = model.backbone(models.normalised(torch.from_numpy(squares).to(device), spec.model))[0]
-        found.append(places.inner(maps).half().cpu().numpy())
+    square = lambda number: photographs[number][0][:, :: -1 if mirrored[number] else 1]
+    with ThreadPoolExecutor(decoders()) as threads:
+        for start in progress(range(0, len(photographs), BATCH), f"{spec.name}: places"):
+            if stop():
+                return None
+            squares = np.stack(list(threads.map(square, range(start, min(start + BATCH, len(photographs))))))
+            with torch.no_grad():
+                maps = model.backbone(models.normalised(torch.from_numpy(squares).to(device), spec.model))[0]
+            found.append(places.inner(maps).half().cpu().numpy())
     return np.concatenate(found)
 
 
@@ -110,9 +121,12 @@ def main() -> None:
     if not eyes:
         raise InputError(f"{args.weights}: no model here has a predict.local_size; set it in its NAME.json, to 320 for instance")
     from solution import models
-    from solution.sift import labelled, training_set
+    from solution.batches import Squares
+    from solution.sift import labelled, left_out, photographs_of, training_set
 
     table = labelled(args.data)
+    lost = left_out(table, args.data, photographs_of(table, args.data, eyes[0]), Squares(), decoders())
+    table = table[~table.image_id.isin(lost)].reset_index(drop=True)
     for spec in eyes:
         with alone(args.weights / "local" / f"{spec.name}.npz"):
             whitening = fitted(models.load(spec, args.weights), spec, training_set(table, args.data, spec), args.seed)

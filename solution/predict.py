@@ -171,7 +171,7 @@ def improved(submission: Submission, args: argparse.Namespace, deadline: Deadlin
     specs = recipe.specs(args.weights, complaints)
     device = chosen(args.device, complaints)
     kind = engines.chosen(args.engine, device, args.time_limit, complaints)
-    eyes = local.looking(specs) if isinstance(submission.asked, Ranking) else []
+    eyes = local.looking(specs) if isinstance(submission.asked, Ranking) and submission.asked.rank.evidence else []
     views = sorted({*embed.views(specs), *map(local.view_of, eyes)})
     pixels = embed.Pixels(submission.asked.table, args.data, views, decoders() if args.workers is None else args.workers, complaints)
     submission.unreadable = pixels.told

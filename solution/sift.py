@@ -37,10 +37,10 @@ def labelled(data: Path) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def fingerprint(table: pd.DataFrame) -> str:
-    """SHA-256 over ids, labels, boxes and file sizes: changed data are noticed before a resume."""
+def fingerprint(table: pd.DataFrame, also: Sequence[str] = ()) -> str:
+    """SHA-256 over ids, labels, boxes, other columns and file sizes: changed data are noticed before a resume."""
     sizes = [str(os.path.getsize(path)) if os.path.exists(path) else "" for path in table.path]
-    told = [table[name] for name in ("image_id", "whale_id", "species", "viewpoint", "x0", "y0", "x1", "y1") if name in table]
+    told = [table[name] for name in ("image_id", "whale_id", "species", "x0", "y0", "x1", "y1", *also) if name in table]
     return hashlib.sha256("\n".join(map("\t".join, zip(*told, sizes))).encode()).hexdigest()
 
 
@@ -81,8 +81,8 @@ def training_set(table: pd.DataFrame, data: Path, spec: recipe.Spec, squares=Non
     labels = np.where(known, np.searchsorted(names, table.whale_id.to_numpy(str)), -1)
     species_names, species = np.unique(table.species.to_numpy(str) if "species" in table else np.full(len(table), ""), return_inverse=True)
     viewpoints = table.viewpoint.to_numpy(str) if "viewpoint" in table else np.full(len(table), "")
-    photographs = photographs_of(table, data, spec)
-    return TrainingSet(photographs, labels, species, names, species_names, viewpoints, fingerprint(table), spec.train.mirror_identities, squares or Squares())
+    photographs, trail = photographs_of(table, data, spec), fingerprint(table, ["viewpoint"] if spec.predict.local_size else [])
+    return TrainingSet(photographs, labels, species, names, species_names, viewpoints, trail, spec.train.mirror_identities, squares or Squares())
 
 
 def refuse_absent(table: pd.DataFrame, data: Path) -> None:

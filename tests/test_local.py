@@ -1,6 +1,7 @@
 """Local evidence against plain loops; what is shared is found, what lies too far apart is not; it travels, and its absence is told."""
 
 import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -10,10 +11,10 @@ import torch
 
 import toy
 import toy_training as toying
-from solution import local, local_contrast, local_fit, models, places, predict, rank, recipe, routes, ties, train
+from solution import fitting, images, local, local_contrast, local_fit, models, places, predict, rank, recipe, routes, ties, train
 from solution.files import InputError
 from solution.pixels import Pixels
-from solution.sift import labelled
+from solution.sift import labelled, training_set
 from test_pack import main, packed
 
 SIZE = 64
@@ -131,11 +132,12 @@ def test_learning_is_the_same_again_and_another_with_another_seed():
 
 
 @pytest.mark.parametrize("groups", [np.arange(12), np.repeat([0, 1, 2, 3], 3)])
-def test_with_hardly_any_animal_seen_twice_the_whitening_stays(groups):
-    """No two photographs of one group; four groups, but of two animals."""
+def test_with_hardly_any_animal_seen_twice_the_whitening_stays(groups, capsys):
+    """No two photographs of one group; four groups, but of two animals or fewer."""
     cells, whales = animals(12, 1, seed=0)[0], groups // 2
     whitening = local_fit.whitened(cells.reshape(-1, 12))
     assert local_contrast.told_apart(cells, groups, whales, whitening, 0, "cpu", local_fit.never) is whitening
+    assert "have two photographs from one side, and it takes 4 to learn" in capsys.readouterr().err
 
 
 def test_a_step_draws_pairs_from_one_side_of_as_many_animals_as_it_may(monkeypatch):
@@ -174,13 +176,15 @@ def test_a_group_is_an_animal_from_one_side_and_unknown_ones_are_alone():
     assert same[0, 2] and same[3, 6] and same.sum() == 7 + 2 * 2
 
 
-def test_of_too_many_photographs_whole_groups_are_taken(monkeypatch):
+def test_of_too_many_photographs_as_many_animals_as_there_are_keep_a_pair(monkeypatch):
     groups = np.concatenate([np.arange(100) % 10, np.arange(10, 60)])
     assert np.array_equal(local_fit.sample(groups, 0), np.arange(150))
-    monkeypatch.setattr(local_fit, "PHOTOGRAPHS", 40)
+    monkeypatch.setattr(local_fit, "PHOTOGRAPHS", 36)
     some = local_fit.sample(groups, 0)
-    assert len(some) == 40 and np.isin(np.bincount(groups[some], minlength=60), (0, 10)).all() and (np.diff(some) > 0).all()
-    assert not np.array_equal(some, local_fit.sample(groups, 1))
+    assert len(some) == 36 and (np.diff(some) > 0).all() and not np.array_equal(some, local_fit.sample(groups, 1))
+    assert sorted(np.bincount(groups[some], minlength=60)) == [0] * 50 + [2] * 2 + [4] * 8
+    monkeypatch.setattr(local_fit, "PHOTOGRAPHS", 120)
+    assert (np.bincount(groups[local_fit.sample(groups, 0)], minlength=60)[:10] == 10).all()
 
 
 # A model that looks at places
@@ -232,7 +236,9 @@ def test_a_time_limit_may_come_while_it_learns_and_the_rest_gives_the_same_bytes
     monkeypatch.setattr(train, "timer", lambda started, limit: lambda: len(steps) == 3)
     stopped = toying.train(run / "recipe.yaml", run / "test", tmp_path / "w")
     assert stopped.code == 0 and "stopped by --time-limit in tiny" in stopped.stdout and not (tmp_path / "w" / "tiny.npz").exists()
+    assert "stopped while local evidence was learning" in stopped.stderr
     steps.append(1)
+    monkeypatch.setattr(fitting.Fitting, "step", None)  # the epochs are not trained again
     assert toying.train(run / "recipe.yaml", run / "test", tmp_path / "w", "--resume").code == 0
     for name in ("tiny.npz", "local/tiny.npz"):
         assert (tmp_path / "w" / name).read_bytes() == (run / "weights" / name).read_bytes()
@@ -259,6 +265,30 @@ def test_cells_are_unit_vectors_and_left_ones_those_of_the_mirror_image(run, tmp
     with torch.no_grad():
         maps = eye.engine.model(models.normalised(torch.from_numpy(squares.copy()), spec.model))
     assert np.allclose(cells[left].reshape(left.sum(), -1), maps.numpy(), atol=2e-3)
+
+
+def test_what_is_learned_from_are_the_cells_that_prediction_sees(run):
+    """Of a table some of whose photographs show the left side."""
+    spec, table = recipe.read_spec(run / "weights" / "tiny.json"), labelled(run / "test")
+    training = training_set(table.assign(viewpoint=np.where(np.arange(len(table)) % 3, "right", "left")), run / "test", spec)
+    left = local.mirrored(training.viewpoints)
+    views = images.Photographs(training.photographs.paths, [local.view_of(spec)], training.photographs.boxes)
+    cells = local_fit.cells_of(models.load(spec, run / "weights").eval(), spec, views, left, local_fit.never)
+    eye = places.Eye(spec, run / "weights", "cpu")
+    whitening = places.read_whitening(run / "weights" / "local" / "tiny.npz", cells.shape[2])
+    seen = (cells.astype(np.float32) - whitening.mean) @ whitening.projection
+    seen /= np.linalg.norm(seen, axis=2, keepdims=True)
+    pixels = Pixels(table, run / "test", [local.view_of(spec)], 0)
+    assert left.any() and not left.all() and np.abs(seen - eye.cells(pixels, left)).max() < 0.05
+    assert np.abs(seen - eye.cells(pixels, ~left)).max() > 0.5
+    assert local_fit.cells_of(models.load(spec, run / "weights").eval(), spec, views, left, lambda: True) is None
+
+
+def test_evidence_that_counts_nothing_is_not_looked_for(run, tmp_path, capsys):
+    weights = shutil.copytree(run / "weights", tmp_path / "w")
+    recipe.write_rank(recipe.Rank(evidence=0), weights)
+    predicted(run, tmp_path / "none.csv", weights=weights)
+    assert "local evidence" not in capsys.readouterr().out
 
 
 def test_prediction_reorders_its_first_candidates_by_what_a_loop_finds(run, tmp_path, capsys):
