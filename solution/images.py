@@ -188,6 +188,11 @@ class Photographs:
         return [square(crops[view.box_margin], view.size) for view in self.views]
 
 
+def viewpoints(table: pd.DataFrame) -> np.ndarray:
+    """The viewpoint of each photograph (n,), "" where the table has none."""
+    return table.viewpoint.to_numpy(str) if "viewpoint" in table else np.full(len(table), "")
+
+
 class Readable(Photographs):
     """As Photographs, with a word on what could not be read: `readable[i]` is (arrays, "") or (black squares, the reason)."""
 

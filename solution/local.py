@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from solution import recipe
-from solution.images import View
+from solution.images import View, viewpoints
 from solution.pixels import Pixels
 
 MIRRORED = "left"
@@ -28,9 +28,9 @@ def view_of(spec: recipe.Spec) -> View:
     return View(spec.predict.local_size, spec.model.box_margin)
 
 
-def mirrored(viewpoints: np.ndarray) -> np.ndarray:
+def mirrored(seen_from: np.ndarray) -> np.ndarray:
     """Which photographs (n,) are looked at in a mirror."""
-    return viewpoints == MIRRORED
+    return seen_from == MIRRORED
 
 
 class Evidence:
@@ -40,7 +40,7 @@ class Evidence:
         from solution.places import Eye  # and PyTorch, which most predictions on a CPU do without
 
         self.images, self.device, self.weight = pd.Index(table.image_id), device, weight
-        turned = mirrored(table.viewpoint.to_numpy(str) if "viewpoint" in table else np.full(len(table), ""))
+        turned = mirrored(viewpoints(table))
         self.cells = [Eye(spec, weights, device).cells(pixels, turned) for spec in specs]
 
     def reordered(self, rows: np.ndarray, values: np.ndarray, query_image_ids: np.ndarray, database_image_ids: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

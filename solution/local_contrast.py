@@ -3,8 +3,8 @@
     whitening = told_apart(cells, groups, whales, whitening, seed, device, stop)
 
 Each step draws PAIRS animals and of each two photographs from the same side. The evidence of places.py between every first and every second
-photograph, one way (what cells of the first find in the second), in units of its spread as local.weighed takes it, is to be the largest for the animal itself: a softmax over the second
-photographs and its cross-entropy (the N-pair loss of Sohn, Improved deep metric learning with multi-class N-pair loss objective, NeurIPS
+photograph, one way (what cells of the first find in the second), in units of its spread as local.weighed takes it, is to be the largest for
+the animal itself: a softmax over the second photographs and its cross-entropy (the N-pair loss of Sohn, Improved deep metric learning with multi-class N-pair loss objective, NeurIPS
 2016, with evidence in the place of a dot product). The threshold on cosines is rounded off, so that cells below it learn too, and a step
 looks at CELLS cells of each first photograph. Only the projection moves: some thousand numbers, which a hundred animals do not spoil.
 """

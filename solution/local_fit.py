@@ -44,7 +44,7 @@ def fitted(model, spec: recipe.Spec, training, seed: int, stop: Callable[[], boo
     from solution.images import Photographs
     from torch import channels_last
 
-    if not training.viewpoints.any():
+    if (training.viewpoints == "").all():
         print(f"{spec.name}: metadata.csv has no viewpoint; local evidence takes all photographs for seen from one side", file=sys.stderr)
     photographs, groups = training.photographs, sides(training.labels, training.viewpoints)
     some = sample(groups, seed)

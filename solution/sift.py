@@ -80,9 +80,8 @@ def training_set(table: pd.DataFrame, data: Path, spec: recipe.Spec, squares=Non
     known = (table.whale_id != "").to_numpy()
     labels = np.where(known, np.searchsorted(names, table.whale_id.to_numpy(str)), -1)
     species_names, species = np.unique(table.species.to_numpy(str) if "species" in table else np.full(len(table), ""), return_inverse=True)
-    viewpoints = table.viewpoint.to_numpy(str) if "viewpoint" in table else np.full(len(table), "")
     photographs, trail = photographs_of(table, data, spec), fingerprint(table, ["viewpoint"] if spec.predict.local_size else [])
-    return TrainingSet(photographs, labels, species, names, species_names, viewpoints, trail, spec.train.mirror_identities, squares or Squares())
+    return TrainingSet(photographs, labels, species, names, species_names, images.viewpoints(table), trail, spec.train.mirror_identities, squares or Squares())
 
 
 def refuse_absent(table: pd.DataFrame, data: Path) -> None:

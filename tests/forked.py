@@ -2,7 +2,7 @@
 
     python tests/forked.py PLAN.json        # a list of cases; writes PLAN.json's answers to stdout as JSON
 
-A case: data, weights, output, and where wanted limit (seconds), workers, batch (images), slow (seconds a batch by model),
+A case: data, weights, output, and where wanted limit (seconds), workers, slow (seconds a batch by model),
 hang ("decoder", "lock" or "disk"), signal ([number, seconds after the file is there]), record (a folder for each state
 of the file). An answer: status, seconds until the process and its log had ended, log. The cases run at the same time;
 torch is imported once, before them.
@@ -24,7 +24,7 @@ from solution.torch_engine import TorchEngine
 
 def child(case):
     """Never returns."""
-    pixels.BATCH = torch_engine.MOST = case.get("batch", 7)
+    pixels.BATCH = torch_engine.MOST = 7
     slow(case.get("slow", {}))
     HANGING.get(case.get("hang"), lambda case: None)(case)
     if "record" in case:

@@ -84,7 +84,9 @@ def listed(page):
 def test_the_first_page_shows_twenty_queries_with_all_their_pictures(page, written):
     found = written[0]
     assert listed(page) == found.queries.query_id[answers.orders(found)["best"][:20]].tolist() and counted(page) == len(found.queries)
-    while not page.evaluate("[...document.images].every(image => image.complete)"):
+    for _ in range(600):  # half a minute; then the next line fails
+        if page.evaluate("[...document.images].every(image => image.complete)"):
+            break
         page.wait_for_timeout(50)
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
     for place, query in enumerate(answers.orders(found)["best"][:3]):
