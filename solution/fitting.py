@@ -24,7 +24,7 @@ from solution import centres, checkpoints, gallery, local_fit, models, norms, re
 from solution.batches import Augmented, Batches, TrainingSet
 from solution.files import Failure, InputError, arrays, check_room, progress, whole, write_arrays
 from solution.losses import Objective
-from solution.places import Whitening
+from solution.places import Sight, write_sight
 from solution.weights import load_pretrained
 
 CHECK_STEPS = 20  # between looks at the loss, each of which waits for the GPU
@@ -57,7 +57,7 @@ def launched(device: str, train: recipe.Train) -> lightning_fabric.Fabric:
     if device == "cuda" and precision != "fp32":
         scaler = torch.amp.GradScaler("cuda") if precision == "fp16" else None
         plugins = [MixedPrecision("16-mixed" if precision == "fp16" else "bf16-mixed", "cuda", scaler)]
-    fabric = lightning_fabric.Fabric(accelerator=device, devices=local, num_nodes=world // local, strategy=DDPStrategy(find_unused_parameters=train.frozen_epochs > 0) if world > 1 else "auto", plugins=plugins)
+    fabric = lightning_fabric.Fabric(accelerator=device, devices=local, num_nodes=world // local, strategy=DDPStrategy(find_unused_parameters=train.frozen_epochs + train.frozen_stages > 0) if world > 1 else "auto", plugins=plugins)
     fabric.launch()
     return fabric
 
@@ -106,7 +106,8 @@ class Fitting:
         if spec.train.batch_size < 2 * self.fabric.world_size:
             raise InputError(f"{spec.name}: train.batch_size {spec.train.batch_size} leaves each of {self.fabric.world_size} processes one image, and batch normalisation needs two; take more, or fewer processes")
         self.training, self.workers = training, workers
-        self.whitening: Optional[Whitening] = None  # of local evidence, once it is learned
+        self.sight: Optional[Sight] = None  # of local evidence, once it is learned
+        self.learning: local_fit.State = {}  # how far that is
         self.room: Optional[Path] = None  # the folder of the weights, once it was tried; that of the checkpoints goes when it is empty
 
     @cached_property
@@ -130,21 +131,22 @@ class Fitting:
         return self.learn_places(stop)
 
     def learn_places(self, stop: Callable[[], bool]) -> bool:
-        """What local evidence learns, where the recipe has it; False where `stop()` said so before. The next run begins it anew."""
+        """What local evidence learns, where the recipe has it, by the first process; False where `stop()` said so before."""
         if self.spec.predict.local_size is None:
             return True
         if self.fabric.global_rank == 0:
-            self.whitening = local_fit.fitted(self.trainee.model, self.spec, self.training, self.seed, stop)
-            if self.whitening is None:
-                print(f"{self.spec.name}: stopped while local evidence was learning, which takes minutes on a CPU and is done in one piece", file=sys.stderr)
-        return self.on_first(lambda: self.whitening is not None)
+            self.sight = local_fit.fitted(self.trainee.model, self.spec, self.training, self.seed, stop, self.learning, self.keep_learning)
+        return self.on_first(lambda: self.sight is not None)
+
+    def keep_learning(self, state: local_fit.State) -> None:
+        self.learning = state
+        self.write_checkpoint()
 
     def epoch(self, stop: Callable[[], bool]) -> bool:
         """One epoch, or what is left of it, with checkpoints in between where it is long; False where it was stopped between two steps."""
         now, started = self.progress, time.perf_counter() - self.progress.seconds
         self.batches.epoch, self.batches.step = now.epoch, now.step
-        schedule.freeze(self.trainee.model.backbone, now.epoch < self.spec.train.frozen_epochs)
-        self.module.train()
+        self.thaw(now.epoch)
         total = torch.tensor(now.loss, device=self.fabric.device, dtype=torch.float64)
         due = time.monotonic() + CHECKPOINT_SECONDS
         for batch in progress(self.loader, f"{self.spec.name}: epoch {now.epoch + 1}"):
@@ -164,6 +166,11 @@ class Fitting:
         now.log.append({"epoch": now.epoch, "learning_rate": self.optimiser.param_groups[1]["lr"], "loss": mean, "seconds": time.perf_counter() - started})
         now.epoch, now.step, now.loss, now.seconds = now.epoch + 1, 0, 0.0, 0.0
         return True
+
+    def thaw(self, epoch: int) -> None:
+        """Everything learns that does so in an epoch."""
+        self.module.train()
+        schedule.freeze(self.trainee.model.backbone, epoch < self.spec.train.frozen_epochs, self.spec.train.frozen_stages)
 
     def step(self, images: torch.Tensor, labels: torch.Tensor, species: torch.Tensor) -> torch.Tensor:
         train, now = self.spec.train, self.progress
@@ -223,14 +230,18 @@ class Fitting:
     def save_checkpoint(self) -> None:
         """Everything to go on from here to the same bytes, in one file of plain arrays."""
         if self.fabric.global_rank == 0:
-            if self.room and not self.room.is_dir():
-                raise Failure(f"{self.room}: is no longer there; was its disk taken away? With it back, the same command with --resume goes on")
-            state = {f"trainee/{name}": tensor.cpu().numpy() for name, tensor in self.trainee.state_dict().items()}
-            for number, values in self.optimiser.optimizer.state_dict()["state"].items():
-                state.update({f"optimiser/{number}/{name}": tensor.cpu().numpy() for name, tensor in values.items()})
-            told = {**asdict(self.progress), "scaler": self.scaler.state_dict() if self.scaler else None}
-            write_arrays(self.checkpoint, progress=np.array(json.dumps(told)), **state)
+            self.write_checkpoint()
         self.fabric.barrier()
+
+    def write_checkpoint(self) -> None:
+        if self.room and not self.room.is_dir():
+            raise Failure(f"{self.room}: is no longer there; was its disk taken away? With it back, the same command with --resume goes on")
+        state = {f"trainee/{name}": tensor.cpu().numpy() for name, tensor in self.trainee.state_dict().items()}
+        for number, values in self.optimiser.optimizer.state_dict()["state"].items():
+            state.update({f"optimiser/{number}/{name}": tensor.cpu().numpy() for name, tensor in values.items()})
+        state.update({f"learning/{name}": array for name, array in self.learning.items()})
+        told = {**asdict(self.progress), "scaler": self.scaler.state_dict() if self.scaler else None}
+        write_arrays(self.checkpoint, progress=np.array(json.dumps(told)), **state)
 
     def resume(self) -> None:
         """Goes on from the checkpoint, where there is one; InputError where it was made under other settings."""
@@ -250,6 +261,7 @@ class Fitting:
         trainee = {name[8:]: torch.from_numpy(value) for name, value in state.items() if name.startswith("trainee/")}
         self.trainee.load_state_dict(trainee)
         self.optimiser.optimizer.load_state_dict({**self.optimiser.optimizer.state_dict(), "state": optimiser_state(state)})
+        self.learning = {name[9:]: value for name, value in state.items() if name.startswith("learning/")}
 
     def save(self, weights: Path) -> None:
         """Writes the last epoch's model and the log, then drops the checkpoint."""
@@ -266,7 +278,7 @@ class Fitting:
             if self.spec.train.all_epochs:  # untrained ones tell nothing
                 centres.write(self.trainee.objective, self.training.whale_ids, weights, self.spec.name)
             if self.spec.predict.local_size:
-                local_fit.write(self.whitening, self.spec, weights)
+                write_sight(self.sight, local_fit.place(weights, self.spec))
             models.save(self.trainee.model, self.spec, weights)
             checkpoints.drop(self.checkpoint)
         self.fabric.barrier()
@@ -286,7 +298,7 @@ def trial(spec: recipe.Spec, training: TrainingSet, seed: int, device: str) -> T
     """Seconds of one training step and the peak memory in MB, from a warm-up and three steps on one batch."""
     untrained = replace(spec, model=replace(spec.model, pretrained="none"))  # takes as long, and needs no hub
     fitting = Fitting(untrained, training, seed, device, workers=0, checkpoint=Path())
-    fitting.module.train()
+    fitting.thaw(epoch=spec.train.frozen_epochs)
     seconds = []
     for _ in range(4):
         start = time.perf_counter()

@@ -1,30 +1,35 @@
-"""What local evidence takes from training photographs: which channels of a model's first feature map tell one animal from another.
+"""What local evidence takes from training photographs: how a model's first feature map is to see, so that it tells one animal from another.
 
     python -m solution.local_fit --weights WEIGHTS --data TRAIN
 
 Reads photographs of TRAIN, PHOTOGRAPHS of them at most, their whale_id and, where there is one, their viewpoint, and the models of WEIGHTS
 whose recipe has predict.local_size; writes WEIGHTS/local/MODEL.npz for each. First the channels are whitened, by how they vary from place
-to place; then local_contrast.py turns the whitening so that two photographs of one animal from the same side have more in common than
-those of two. solution.train does it for every model that it trains; the command serves weights whose NAME.json was given a
-predict.local_size later. Expect one to three minutes a model on two cores.
+to place; then local_contrast.py trains them, and the layers that make the map, so that two photographs of one animal from the same side have more in common than those
+of two. solution.train does it for every model that it trains; the command serves weights whose NAME.json was given a
+predict.local_size later. Expect some minutes a model on two cores.
 """
 
 import argparse
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, Dict, Optional
 
 import numpy as np
 import pandas as pd
 
 from solution import recipe
-from solution.device import decoders
-from solution.files import InputError, alone, natural, progress, run, write_arrays
+from solution.device import chosen, decoders
+from solution.files import InputError, alone, natural, progress, run
 
-PHOTOGRAPHS = 2048  # whose cells are held at once: some hundred MB
+State = Dict[str, np.ndarray]  # how far a local_contrast.Learning is
+
+PHOTOGRAPHS = 2048  # at most
+HELD_BYTES = 2 << 30  # of what the layers that learn are given of them
 SPREAD = 100_000  # cells, for the covariances of a hundred channels or some hundreds
 BATCH = 16
+KEEP_SECONDS = 600.0  # that a kill costs at most
 LEAST = 1e-6  # of the largest variance: what is below it is noise
 
 
@@ -33,28 +38,44 @@ def never() -> bool:
     return False
 
 
-def write(whitening, spec: recipe.Spec, weights: Path) -> Path:
-    return write_arrays(weights / "local" / f"{spec.name}.npz", **whitening._asdict())
+def place(weights: Path, spec: recipe.Spec) -> Path:
+    return weights / "local" / f"{spec.name}.npz"
 
 
-def fitted(model, spec: recipe.Spec, training, seed: int, stop: Callable[[], bool] = never):
-    """The places.Whitening of a trained models.EmbeddingModel, from some of the photographs of the batches.TrainingSet it was trained on; None where
-    `stop()` said so before. The model is left in evaluation mode."""
-    from solution import local, local_contrast
+def fitted(model, spec: recipe.Spec, training, seed: int, stop: Callable[[], bool] = never, begun: Optional[State] = None, keep: Optional[Callable[[State], None]] = None):
+    """The places.Sight of a trained models.EmbeddingModel, from some of the photographs of the batches.TrainingSet it was trained on; None where `stop()` said so before.
+
+    `keep` is given how far it is, when it is stopped and every KEEP_SECONDS; with that as `begun` it goes on from there, to the same result.
+    The model is left in evaluation mode.
+    """
+    import torch
+
+    from solution import local
     from solution.images import Photographs
-    from torch import channels_last
+    from solution.local_contrast import Learning
 
     if (training.viewpoints == "").all():
         print(f"{spec.name}: metadata.csv has no viewpoint; local evidence takes all photographs for seen from one side", file=sys.stderr)
+    lower = Lower(model, spec)
     photographs, groups = training.photographs, sides(training.labels, training.viewpoints)
-    some = sample(groups, seed)
+    some = sample(groups, seed, min(PHOTOGRAPHS, HELD_BYTES // lower.bytes))
     views = Photographs([photographs.paths[number] for number in some], [local.view_of(spec)], [photographs.boxes[number] for number in some])
-    cells = cells_of(model.eval().to(memory_format=channels_last), spec, views, local.mirrored(training.viewpoints[some]), stop)
-    if cells is None:
+    given = lower.of(views, local.mirrored(training.viewpoints[some]), stop)
+    if given is None:
         return None
-    flat = cells.reshape(-1, cells.shape[2])
-    whitening = whitened(flat[np.random.default_rng(seed).permutation(len(flat))[:SPREAD]])
-    return local_contrast.told_apart(cells, groups[some], training.labels[some], whitening, seed, next(model.parameters()).device, stop)
+    cells = lower.cells(given)
+    drawn = cells.flatten(0, 1)[torch.from_numpy(np.random.default_rng(seed).permutation(cells.shape[0] * cells.shape[1])[:SPREAD])]
+    learning = Learning(lower.part, lower.prefix, whitened(drawn.numpy()), seed, lower.device)
+    if begun:
+        learning.resume(begun)
+    due = time.monotonic() + KEEP_SECONDS
+    while not learning.run(given, cells, groups[some], training.labels[some], lambda: stop() or time.monotonic() >= due):
+        if keep:
+            keep(learning.state())
+        if stop():
+            return None
+        due = time.monotonic() + KEEP_SECONDS
+    return learning.sight()
 
 
 def sides(labels: np.ndarray, viewpoints: np.ndarray) -> np.ndarray:
@@ -64,45 +85,104 @@ def sides(labels: np.ndarray, viewpoints: np.ndarray) -> np.ndarray:
     return np.unique(known, return_inverse=True)[1]
 
 
-def sample(groups: np.ndarray, seed: int) -> np.ndarray:
-    """The numbers of all photographs (n,), or, where they are more than PHOTOGRAPHS, of so many: two of as many groups as there are, then two more,
+def sample(groups: np.ndarray, seed: int, most: int) -> np.ndarray:
+    """The numbers of all photographs (n,), or, where they are more than `most`, of so many: two of as many groups as there are, then two more,
     and those that are alone in their group last."""
     random = np.random.default_rng(seed)
     turn, single = random.permutation(groups.max() + 1)[groups], np.bincount(groups)[groups] == 1
     mixed = random.permutation(len(groups))
     within = pd.Series(groups[mixed]).groupby(groups[mixed]).cumcount().to_numpy()[np.argsort(mixed)]
-    return np.sort(np.lexsort((turn, within // 2, single))[:PHOTOGRAPHS])
+    return np.sort(np.lexsort((turn, within // 2, single))[:most])
 
 
-def cells_of(model, spec: recipe.Spec, photographs, mirrored: np.ndarray, stop: Callable[[], bool]) -> Optional[np.ndarray]:
-    """The cells (n, cells, c) float16 of all photographs, of those `mirrored` (n,) of their mirror images; None where it was stopped."""
+class Reached(Exception):
+    """A network came to the layers of interest; holds what they are given."""
+
+
+class Lower:
+    """A model up to the layers that make its first feature map: what they are given of photographs, computed once."""
+
+    def __init__(self, model, spec: recipe.Spec) -> None:
+        import torch
+
+        self.spec, self.backbone = spec, model.eval().to(memory_format=torch.channels_last).backbone
+        self.device = next(model.parameters()).device
+        size = spec.predict.local_size
+        trial = torch.linspace(-1, 1, 3 * size * size, device=self.device).view(1, 3, size, size)
+        self.prefix, self.part = made_by(self.backbone, trial)
+        self.bytes = 2 * self.given(trial).numel()
+
+    def given(self, images):
+        """Images (n, 3, size, size), normalised, to what the layers are given (n, ...) as float16."""
+        import torch
+
+        def reached(part, given):
+            raise Reached(given[0])
+
+        if not self.prefix:
+            with torch.no_grad():
+                return self.backbone(images)[0].half()
+        hook = self.part.register_forward_pre_hook(reached)
+        try:
+            with torch.no_grad():
+                self.backbone(images)
+        except Reached as stopped:
+            return stopped.args[0].half()
+        finally:
+            hook.remove()
+
+    def of(self, photographs, mirrored: np.ndarray, stop: Callable[[], bool]):
+        """What the layers are given of all photographs, of those `mirrored` (n,) of their mirror images: a tensor (n, ...); None where it was stopped."""
+        import torch
+
+        from solution.models import normalised
+
+        found, square = [], lambda number: photographs[number][0][:, :: -1 if mirrored[number] else 1]
+        with ThreadPoolExecutor(decoders()) as threads:
+            for start in progress(range(0, len(photographs), BATCH), f"{self.spec.name}: places"):
+                if stop():
+                    return None
+                squares = np.stack(list(threads.map(square, range(start, min(start + BATCH, len(photographs))))))
+                found.append(self.given(normalised(torch.from_numpy(squares).to(self.device), self.spec.model)).cpu())
+        return torch.cat(found)
+
+    def cells(self, given):
+        """The cells (n, cells, c) float16 of photographs, by what the layers are given of them (n, ...), as these are now."""
+        import torch
+
+        from solution.places import inner
+
+        with torch.no_grad():
+            return torch.cat([inner(self.part(some.to(self.device).float())).half().cpu() for some in given.split(BATCH)])
+
+
+def made_by(backbone, images):
+    """The layers that make a backbone's first feature map, and what their names begin with there; nn.Identity() and nothing where no module of timm's
+    makes that very map of `images`."""
     import torch
 
-    from solution import models, places
-
-    device, found = next(model.parameters()).device, []
-    square = lambda number: photographs[number][0][:, :: -1 if mirrored[number] else 1]
-    with ThreadPoolExecutor(decoders()) as threads:
-        for start in progress(range(0, len(photographs), BATCH), f"{spec.name}: places"):
-            if stop():
-                return None
-            squares = np.stack(list(threads.map(square, range(start, min(start + BATCH, len(photographs))))))
-            with torch.no_grad():
-                maps = model.backbone(models.normalised(torch.from_numpy(squares).to(device), spec.model))[0]
-            found.append(places.inner(maps).half().cpu().numpy())
-    return np.concatenate(found)
+    modules, name, seen = dict(backbone.named_modules()), backbone.feature_info.module_name()[0], {}
+    part = modules.get(name, modules.get(name.replace(".", "_")))  # as timm's FeatureListNet calls them
+    if part is not None:
+        hook = part.register_forward_hook(lambda part, given, result: seen.update(made=result))
+        with torch.no_grad():
+            map_of = backbone(images)[0]
+        hook.remove()
+        if torch.is_tensor(seen.get("made")) and torch.equal(seen["made"], map_of):
+            return next(own for own, module in modules.items() if module is part) + ".", part
+    return "", torch.nn.Identity()
 
 
 def whitened(cells: np.ndarray):
-    """The places.Whitening of cells (n, c): their principal components, the DIMENSIONS largest, each divided by its standard deviation."""
-    from solution.places import DIMENSIONS, Whitening
+    """The places.Sight of cells (n, c) before anything is learned: their principal components, the DIMENSIONS largest, each divided by its standard deviation."""
+    from solution.places import DIMENSIONS, Sight
 
     cells = cells.astype(np.float64)
     mean = cells.mean(axis=0)
     variance, axes = np.linalg.eigh(np.cov((cells - mean).T, bias=True).reshape(len(mean), -1))
     largest = np.argsort(-variance, kind="stable")[:DIMENSIONS]
     scale = 1 / np.sqrt(np.maximum(variance[largest], max(LEAST * variance.max(), 1e-30)))
-    return Whitening(mean.astype(np.float32), (axes[:, largest] * scale).astype(np.float32))
+    return Sight(mean.astype(np.float32), (axes[:, largest] * scale).astype(np.float32), {})
 
 
 def main() -> None:
@@ -113,14 +193,15 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="directory that python -m solution.train wrote")
     parser.add_argument("--data", type=Path, required=True, help="the photographs that it was trained on")
     parser.add_argument("--seed", type=natural, default=0)
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     args = parser.parse_args()
-    specs = recipe.specs(args.weights)
+    specs, device = recipe.specs(args.weights), chosen(args.device)
     from solution import local  # and OpenCV
 
     eyes = local.looking(specs)
     if not eyes:
         raise InputError(f"{args.weights}: no model here has a predict.local_size; set it in its NAME.json, to 320 for instance")
-    from solution import models
+    from solution import models, places
     from solution.batches import Squares
     from solution.sift import labelled, left_out, photographs_of, training_set
 
@@ -128,9 +209,9 @@ def main() -> None:
     lost = left_out(table, args.data, photographs_of(table, args.data, eyes[0]), Squares(), decoders())
     table = table[~table.image_id.isin(lost)].reset_index(drop=True)
     for spec in eyes:
-        with alone(args.weights / "local" / f"{spec.name}.npz"):
-            whitening = fitted(models.load(spec, args.weights), spec, training_set(table, args.data, spec), args.seed)
-            print(write(whitening, spec, args.weights))
+        with alone(place(args.weights, spec)):
+            sight = fitted(models.load(spec, args.weights).to(device), spec, training_set(table, args.data, spec), args.seed)
+            print(places.write_sight(sight, place(args.weights, spec)))
 
 
 if __name__ == "__main__":

@@ -4,23 +4,23 @@
     cells = eye.cells(pixels, mirrored)                     # (n, cells, DIMENSIONS)
     value = evidence(cells, queries, candidates)            # (q, k)
 
-A cell sees a patch of the photograph. Of its channels a projection is kept that has learned what tells animals apart (WEIGHTS/local/MODEL.npz, by
-local_fit.py from training photographs): stripes count, grass and water, which look alike in every photograph, hardly do. Two photographs share as much as their cells find cells
-of the other that are much alike and at about the same place. The idea is that of DELF (Noh et al., Large-scale image retrieval with attentive
+A cell sees a patch of the photograph. The layers that make the map, and a projection of its channels, have learned what tells animals apart (WEIGHTS/local/MODEL.npz,
+by local_fit.py from training photographs): stripes count, grass and water, which look alike in every photograph, hardly do. Two photographs share as much as their
+cells find cells of the other that are much alike and at about the same place. The idea is that of DELF (Noh et al., Large-scale image retrieval with attentive
 deep local features, ICCV 2017) with that projection and a threshold in the place of its attention, and a bound on how far a place may have
 moved in the place of RANSAC: animals bend.
 """
 
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Dict, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from solution import local, models, recipe
-from solution.files import InputError, arrays, progress
+from solution.files import InputError, arrays, progress, write_arrays
 from solution.torch_engine import TorchEngine
 
 DIMENSIONS = 64  # of a cell, after whitening
@@ -30,30 +30,51 @@ TOGETHER = 4  # candidates of a query compared at once: more than a processor's 
 RIM = 10  # a map's outer cells, a tenth of its side, see the rim's padding, which is alike in all photographs; they are left out
 
 
-class Whitening(NamedTuple):
-    """Channels of a cell (c,) -> (cell - mean) @ projection, of DIMENSIONS numbers or fewer: whitened, and turned by what was learned."""
+class Sight(NamedTuple):
+    """How a model sees places: channels of a cell (c,) -> (cell - mean) @ projection, of DIMENSIONS numbers or fewer; and, by their names in its
+    backbone, the arrays of those layers that learned to see otherwise here than they do for the embedding."""
 
     mean: np.ndarray
     projection: np.ndarray
+    layers: Dict[str, np.ndarray]
 
 
-def read_whitening(path: Path, channels: int) -> Whitening:
-    """InputError where it is none, or not of maps with so many channels."""
-    found = arrays(path, Whitening._fields)
-    mean, projection = found["mean"], found["projection"]
-    if mean.shape != (channels,) or projection.ndim != 2 or len(projection) != channels or any(value.dtype.kind != "f" or not np.isfinite(value).all() for value in (mean, projection)):
+LAYERS = "backbone/"  # before their names in the file
+
+
+def write_sight(sight: Sight, path: Path) -> Path:
+    return write_arrays(path, mean=sight.mean, projection=sight.projection, **{LAYERS + name: array for name, array in sight.layers.items()})
+
+
+def read_sight(path: Path, backbone: nn.Module) -> Sight:
+    """InputError where it is none, or not of this backbone."""
+    found = arrays(path, ("mean", "projection"))
+    mean, projection = found.pop("mean"), found.pop("projection")
+    channels = backbone.feature_info.channels()[0]
+    if mean.shape != (channels,) or projection.ndim != 2 or len(projection) != channels or not (numbers(mean) and numbers(projection)):
         raise InputError(f"{path}: needs finite mean ({channels}) and projection ({channels}, {DIMENSIONS}); python -m solution.local_fit makes it anew")
-    return Whitening(mean.astype(np.float32), projection.astype(np.float32))
+    known = backbone.state_dict()
+    for key, array in found.items():
+        name = key[len(LAYERS) :] if key.startswith(LAYERS) else ""
+        if name not in known or array.shape != tuple(known[name].shape) or not numbers(array):
+            raise InputError(f"{path}: array {key} is none of this model's layers, in finite numbers; python -m solution.local_fit makes it anew")
+    return Sight(mean.astype(np.float32), projection.astype(np.float32), {key[len(LAYERS) :]: array for key, array in found.items()})
+
+
+def numbers(array: np.ndarray) -> bool:
+    return array.dtype.kind == "f" and bool(np.isfinite(array).all())
 
 
 class Cells(nn.Module):
     """Images (n, 3, size, size), normalised, to the unit vectors of their cells (n, cells * dimensions), row by row."""
 
-    def __init__(self, model: models.EmbeddingModel, whitening: Whitening, size: int) -> None:
+    def __init__(self, backbone: nn.Module, sight: Sight, size: int) -> None:
+        """Puts the layers of `sight` into the backbone."""
         super().__init__()
-        self.backbone = model.backbone
-        self.register_buffer("mean", torch.from_numpy(whitening.mean))
-        self.register_buffer("projection", torch.from_numpy(whitening.projection))
+        self.backbone = backbone
+        self.backbone.load_state_dict({name: torch.from_numpy(array) for name, array in sight.layers.items()}, strict=False)
+        self.register_buffer("mean", torch.from_numpy(sight.mean))
+        self.register_buffer("projection", torch.from_numpy(sight.projection))
         with torch.no_grad():
             self.width = self.eval()(torch.zeros(1, 3, size, size)).shape[1]
 
@@ -73,11 +94,11 @@ class Eye:
     """A model that looks at places, on a device."""
 
     def __init__(self, spec: recipe.Spec, weights: Path, device: str) -> None:
-        model = models.load(spec, weights)
-        whitening = read_whitening(weights / "local" / f"{spec.name}.npz", model.backbone.feature_info.channels()[0])
+        backbone = models.load(spec, weights).backbone
+        sight = read_sight(weights / "local" / f"{spec.name}.npz", backbone)
         own = replace(spec, predict=replace(spec.predict, test_size=spec.predict.local_size))
-        self.spec, self.engine = spec, TorchEngine(own, Cells(model, whitening, spec.predict.local_size).eval(), device)
-        self.dimensions = whitening.projection.shape[1]
+        self.spec, self.engine = spec, TorchEngine(own, Cells(backbone, sight, spec.predict.local_size).eval(), device)
+        self.dimensions = sight.projection.shape[1]
 
     def cells(self, pixels, mirrored: np.ndarray) -> np.ndarray:
         """The cells (n, cells, dimensions) float16 of all photographs, of those `mirrored` (n,) of their mirror images."""

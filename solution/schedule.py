@@ -1,12 +1,13 @@
 """How fast each part of a model learns, and when."""
 
 import math
-from typing import Dict, List, Tuple
+from typing import Dict, List, Set, Tuple
 
 import torch
 from torch import nn
 
 from solution import recipe
+from solution.files import InputError
 
 FIRST, LAST = 1 / 25, 1 / 250_000  # of the full learning rate, at both ends of one cycle
 MOMENTUM = 0.95, 0.85  # at the ends and at the top of one cycle; Smith, Super-convergence, as fastai has it
@@ -57,8 +58,25 @@ def optimiser_for(backbone: nn.Module, others: List[nn.Module], train: recipe.Tr
     return torch.optim.AdamW(groups, betas=(BETA, train.beta2), weight_decay=train.weight_decay)
 
 
-def freeze(backbone: nn.Module, frozen: bool) -> None:
-    """Freezes the backbone, or not; its batch normalisation learns in either case."""
+def freeze(backbone: nn.Module, frozen: bool, stages: int) -> None:
+    """Freezes the backbone, or not; its batch normalisation learns in either case. What makes its first `stages` feature maps stays as it is in
+    all epochs, batch normalisation and its running statistics too: forwards it costs what it did, backwards nothing."""
+    always = lowest(backbone, stages)
     for module in backbone.modules():
+        if module in always:
+            module.training = False
         for parameter in module.parameters(recurse=False):
-            parameter.requires_grad_(not frozen or isinstance(module, nn.modules.batchnorm._BatchNorm))
+            parameter.requires_grad_(module not in always and (not frozen or isinstance(module, nn.modules.batchnorm._BatchNorm)))
+
+
+def lowest(backbone: nn.Module, stages: int) -> Set[nn.Module]:
+    """The layers that make a backbone's first feature maps: those registered up to the module that makes the last of them, as timm's networks run."""
+    if not stages:
+        return set()
+    modules, name = dict(backbone.named_modules()), backbone.feature_info.info[stages - 1]["module"]
+    top = modules.get(name, modules.get(name.replace(".", "_")))  # as timm's FeatureListNet calls them
+    if top is None:
+        raise InputError(f"train.frozen_stages: timm does not tell which layers of this backbone make its feature map {stages - 1}; set it to 0")
+    within, around = set(top.modules()), {module for module in backbone.modules() if module is not top and top in set(module.modules())}
+    layers = list(backbone.modules())
+    return set(layers[: 1 + max(number for number, layer in enumerate(layers) if layer in within)]) - around

@@ -120,6 +120,7 @@ class Train:
     head_learning_rate: float = 1.6e-2  # of neck and head
     frozen_epochs: int = 0  # before the others, with all of the backbone but its batch normalisation frozen
     frozen_learning_rate: float = 6.67e-3  # in those
+    frozen_stages: int = 0  # feature maps, from the largest on, whose layers keep the pretrained weights in all epochs
     schedule: str = "warmup"  # by epochs: a line up, a cosine down; or one_cycle, by steps, anew after the frozen epochs
     warmup: float = 0.2  # share of the epochs or steps
     final_factor: float = 0.01  # of the learning rates, at the start and towards the end; for `warmup`
@@ -138,6 +139,7 @@ class Train:
         require(0 <= self.epochs <= MOST_EPOCHS, "train.epochs", self.epochs, f"0 (the pretrained weights as they are) or more, at most {MOST_EPOCHS}")
         require(2 <= self.batch_size <= MOST_NUMBERS, "train.batch_size", self.batch_size, f"at least 2 (batch normalisation) and at most {MOST_NUMBERS}")
         require(0 <= self.frozen_epochs <= MOST_EPOCHS, "train.frozen_epochs", self.frozen_epochs, f"0 or more, at most {MOST_EPOCHS}")
+        require(0 <= self.frozen_stages <= 5, "train.frozen_stages", self.frozen_stages, "0 to 5 feature maps")
         for key in ("learning_rate", "head_learning_rate", "frozen_learning_rate", "early_learning_rate", "clip"):
             require(getattr(self, key) is None or getattr(self, key) > 0, f"train.{key}", getattr(self, key), "above 0")
         require(self.schedule in ("warmup", "one_cycle"), "train.schedule", self.schedule, "warmup or one_cycle")
@@ -187,7 +189,7 @@ class Rank:
     weights: Tuple[float, ...] = (0.4, 0.4, 0.2)  # of the query and its best answers in database_expansion
     cosine: float = 0.3  # share of the query's own cosine in k_reciprocal and whale_sums
     candidates: int = 100  # of a query, which local evidence puts into another order where a model has predict.local_size
-    evidence: float = 3.0  # weight of local evidence against the cosine's 1, each in units of its spread among a query's candidates
+    evidence: float = 4.0  # weight of local evidence against the cosine's 1, each in units of its spread among a query's candidates
 
     def __post_init__(self) -> None:
         require(self.fusion in ("concatenate", "reciprocal_rank"), "rank.fusion", self.fusion, "concatenate or reciprocal_rank")
