@@ -97,6 +97,7 @@ class Fitting:
         elif self.fabric.world_size > 1:
             self.whole_batch = norms.WholeBatch(self.fabric.global_rank, self.fabric.world_size)
         model = self.trainee.model
+        self.still = schedule.lowest(model.backbone, spec.train.frozen_stages)
         self.module, self.optimiser = self.fabric.setup(self.trainee, schedule.optimiser_for(model.backbone, [model.necks, self.trainee.objective], spec.train))
         self.batches = Batches(training.all_labels, spec.train, seed, self.fabric.global_rank, self.fabric.world_size)
         if self.batches.steps == 0 < spec.train.all_epochs:
@@ -170,7 +171,7 @@ class Fitting:
     def thaw(self, epoch: int) -> None:
         """Everything learns that does so in an epoch."""
         self.module.train()
-        schedule.freeze(self.trainee.model.backbone, epoch < self.spec.train.frozen_epochs, self.spec.train.frozen_stages)
+        schedule.freeze(self.trainee.model.backbone, epoch < self.spec.train.frozen_epochs, self.still)
 
     def step(self, images: torch.Tensor, labels: torch.Tensor, species: torch.Tensor) -> torch.Tensor:
         train, now = self.spec.train, self.progress

@@ -1,7 +1,7 @@
 """How fast each part of a model learns, and when."""
 
 import math
-from typing import Dict, List, Set, Tuple
+from typing import Collection, Dict, List, Set, Tuple
 
 import torch
 from torch import nn
@@ -58,25 +58,27 @@ def optimiser_for(backbone: nn.Module, others: List[nn.Module], train: recipe.Tr
     return torch.optim.AdamW(groups, betas=(BETA, train.beta2), weight_decay=train.weight_decay)
 
 
-def freeze(backbone: nn.Module, frozen: bool, stages: int) -> None:
-    """Freezes the backbone, or not; its batch normalisation learns in either case. What makes its first `stages` feature maps stays as it is in
-    all epochs, batch normalisation and its running statistics too: forwards it costs what it did, backwards nothing."""
-    always = lowest(backbone, stages)
+def freeze(backbone: nn.Module, frozen: bool, always: Collection[nn.Module] = ()) -> None:
+    """Freezes the backbone, or not; its batch normalisation learns in either case. The layers of `always` stay as they are whatever the epoch, batch
+    normalisation and its running statistics too; forwards they cost what they did, backwards nothing."""
     for module in backbone.modules():
-        if module in always:
-            module.training = False
+        module.training = module.training and module not in always
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(module not in always and (not frozen or isinstance(module, nn.modules.batchnorm._BatchNorm)))
 
 
 def lowest(backbone: nn.Module, stages: int) -> Set[nn.Module]:
-    """The layers that make a backbone's first feature maps: those registered up to the module that makes the last of them, as timm's networks run."""
+    """The layers that make a backbone's first feature maps: those registered up to the module that makes the last of them, as timm's networks run.
+    InputError where timm does not tell which that is."""
     if not stages:
         return set()
-    modules, name = dict(backbone.named_modules()), backbone.feature_info.info[stages - 1]["module"]
+    known, modules = backbone.feature_info.info, dict(backbone.named_modules())
+    if stages >= len(known):
+        raise InputError(f"train.frozen_stages is {stages}; this backbone has {len(known)} feature maps, and the last is to learn")
+    name = known[stages - 1]["module"]
     top = modules.get(name, modules.get(name.replace(".", "_")))  # as timm's FeatureListNet calls them
     if top is None:
-        raise InputError(f"train.frozen_stages: timm does not tell which layers of this backbone make its feature map {stages - 1}; set it to 0")
-    within, around = set(top.modules()), {module for module in backbone.modules() if module is not top and top in set(module.modules())}
-    layers = list(backbone.modules())
+        raise InputError(f"train.frozen_stages is {stages}, but timm does not tell which layers of this backbone make a feature map; set it to 0")
+    layers, within = list(modules.values()), set(top.modules())
+    around = {module for module in layers if module is not top and top in set(module.modules())}
     return set(layers[: 1 + max(number for number, layer in enumerate(layers) if layer in within)]) - around

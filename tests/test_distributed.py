@@ -35,7 +35,7 @@ def gradients(recipe_file, data, folder, *phases):
             module.eval()
     images, labels, species = next(iter(now.loader))
     for phase in phases or ("all",):
-        schedule.freeze(now.trainee.model.backbone, phase == "frozen")
+        schedule.freeze(now.trainee.model.backbone, phase == "frozen", now.still)
         now.optimiser.zero_grad()
         with now.whole_batch:
             loss = now.module(models.normalised(images, now.spec.model), labels, species)
@@ -64,6 +64,16 @@ def test_two_processes_compute_the_gradients_of_one_while_the_backbone_is_frozen
     told = toying.in_ranks(tmp_path / "r2", gradients, humpback, data, tmp_path / "several", *phases)
     found = agree(tmp_path, alone, told, 2)
     assert ("model.backbone.conv_stem.weight" in found) == (phases[-1] == "all") and "model.backbone.bn1.weight" in found
+
+
+def test_two_processes_compute_the_gradients_of_one_where_the_lower_layers_stay(tmp_path, data):
+    still = toying.write_recipe(tmp_path / "still.yaml", frozen_stages=1)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "several").mkdir()
+    alone = toying.in_ranks(tmp_path / "r1", gradients, still, data, tmp_path / "one", world=1)
+    told = toying.in_ranks(tmp_path / "r2", gradients, still, data, tmp_path / "several")
+    found = agree(tmp_path, alone, told, 2)
+    assert "model.backbone.conv_stem.weight" not in found and "model.backbone.blocks.1.0.conv_exp.weight" in found
 
 
 def agree(tmp_path, alone, told, world):

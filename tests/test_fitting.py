@@ -223,6 +223,19 @@ def test_frozen_epochs_move_everything_but_the_backbones_own_weights(tmp_path, d
     assert not any(torch.equal(start[name], tensor) for name, tensor in held(now).items() if name in still)
 
 
+def test_frozen_stages_stay_as_they_were_to_the_last_epoch_and_after_a_resume(tmp_path, data):
+    """All that makes the first feature map, with the statistics of its batch normalisation; everything else moves."""
+    file = toying.write_recipe(tmp_path / "r.yaml", frozen_stages=1, epochs=2)
+    now = toying.fitted(file, data, tmp_path / "resume" / "tiny.npz")
+    start, still = held(now), tuple(f"model.backbone.{name}." for name in ("conv_stem", "bn1", "blocks.0"))
+    assert now.fit(stop_after(now.batches.steps + 1)) is False and now.progress.epoch == 1
+    again = toying.fitted(file, data, tmp_path / "resume" / "tiny.npz")
+    again.resume()
+    assert again.fit(toying.never)
+    same = {name for name, tensor in held(again).items() if torch.equal(start[name], tensor)}
+    assert {name for name in same if name.startswith("model.")} == {name for name in start if name.startswith(still)} and sum("running_mean" in name for name in same) == 2
+
+
 def test_frozen_epochs_may_be_all_there_are(tmp_path, data):
     now = humpback(tmp_path, data, epochs=0, schedule="warmup")
     assert now.fit(toying.never) and [row["learning_rate"] for row in now.progress.log] == [6.67e-3]

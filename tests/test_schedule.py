@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from solution import recipe, schedule
+from solution.files import InputError
 
 HUMPBACK = recipe.load("hwi").models[0].train
 
@@ -150,3 +151,26 @@ def test_freezing_leaves_a_backbones_batch_normalisation_learning_and_nothing_el
     assert {path for path, parameter in backbone.named_parameters() if parameter.requires_grad} == norms
     schedule.freeze(backbone, False)
     assert all(parameter.requires_grad for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize("name, stages", [("test_efficientnet", 1), ("test_resnet", 2), ("tf_efficientnet_lite0", 2), ("resnet18", 3), ("convnext_atto", 2)])
+def test_the_lowest_layers_are_those_that_the_first_feature_maps_hang_on(name, stages):
+    """By what gradients reach, in a backbone that gives the last of these maps alone."""
+    whole, cut = (timm.create_model(name, features_only=True, out_indices=indices) for indices in (None, (stages - 1,)))
+    cut(torch.randn(2, 3, 64, 64))[0].sum().backward()
+    wanted = {path for path, parameter in cut.named_parameters() if parameter.grad is not None}
+    always = schedule.lowest(whole, stages)
+    schedule.freeze(whole.train(), False, always)
+    assert {path for path, parameter in whole.named_parameters() if not parameter.requires_grad} == wanted != set()
+    norms = {path for path, module in whole.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    assert {path for path in norms if not whole.get_submodule(path).training} == {path for path in norms if f"{path}.weight" in wanted}
+    schedule.freeze(whole, True, always)
+    assert not any(parameter.requires_grad for module in always for parameter in module.parameters(recurse=False))
+
+
+@pytest.mark.parametrize("stages, told", [(5, "has 5 feature maps, and the last is to learn"), (2, "timm does not tell which layers")])
+def test_feature_maps_that_are_not_there_are_one_line(stages, told):
+    backbone = timm.create_model("test_efficientnet", features_only=True)
+    backbone.feature_info.info[1]["module"] = "elsewhere"
+    with pytest.raises(InputError, match=f"train.frozen_stages is {stages}.*{told}"):
+        schedule.lowest(backbone, stages)
