@@ -295,8 +295,9 @@ def optimiser_state(state: Dict[str, np.ndarray]) -> Dict[int, Dict[str, torch.T
     return values
 
 
-def trial(spec: recipe.Spec, training: TrainingSet, seed: int, device: str) -> Tuple[float, float]:
-    """Seconds of one training step and the peak memory in MB, from a warm-up and three steps on one batch."""
+def trial(spec: recipe.Spec, training: TrainingSet, count: int, seed: int, device: str) -> Tuple[float, float, float]:
+    """Seconds of one training step, from a warm-up and three steps on one batch, those that local evidence learns for afterwards with `count`
+    photographs, and the peak memory in MB."""
     untrained = replace(spec, model=replace(spec.model, pretrained="none"))  # takes as long, and needs no hub
     fitting = Fitting(untrained, training, seed, device, workers=0, checkpoint=Path())
     fitting.thaw(epoch=spec.train.frozen_epochs)
@@ -306,6 +307,6 @@ def trial(spec: recipe.Spec, training: TrainingSet, seed: int, device: str) -> T
         for batch in fitting.loader:
             fitting.checked(fitting.step(*batch))
         seconds.append((time.perf_counter() - start) / max(1, fitting.batches.steps))
-    if device == "cuda":
-        return min(seconds[1:]), torch.cuda.max_memory_allocated() / 2**20
-    return min(seconds[1:]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    learning = local_fit.trial(fitting.trainee.model, spec, training, count) if spec.predict.local_size else 0.0
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return min(seconds[1:]), learning, peak

@@ -12,7 +12,6 @@ predict.local_size later. Expect some minutes a model on two cores.
 import argparse
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, Dict, Optional
 
@@ -21,14 +20,13 @@ import pandas as pd
 
 from solution import recipe
 from solution.device import chosen, decoders
-from solution.files import InputError, alone, natural, progress, run
+from solution.files import InputError, alone, natural, run
 
 State = Dict[str, np.ndarray]  # how far a local_contrast.Learning is
 
 PHOTOGRAPHS = 2048  # at most
 HELD_BYTES = 2 << 30  # of what the layers that learn are given of them
 SPREAD = 100_000  # cells, for the covariances of a hundred channels or some hundreds
-BATCH = 16
 KEEP_SECONDS = 600.0  # that a kill costs at most
 LEAST = 1e-6  # of the largest variance: what is below it is noise
 
@@ -53,6 +51,7 @@ def fitted(model, spec: recipe.Spec, training, seed: int, stop: Callable[[], boo
     from solution import local
     from solution.images import Photographs
     from solution.local_contrast import Learning
+    from solution.local_layers import Lower
 
     if (training.viewpoints == "").all():
         print(f"{spec.name}: metadata.csv has no viewpoint; local evidence takes all photographs for seen from one side", file=sys.stderr)
@@ -78,6 +77,30 @@ def fitted(model, spec: recipe.Spec, training, seed: int, stop: Callable[[], boo
     return learning.sight()
 
 
+def trial(model, spec: recipe.Spec, training, count: int) -> float:
+    """The seconds that `fitted` would take with `count` photographs, from those of `training` and a few steps on them."""
+    import torch
+
+    from solution import local
+    from solution.images import Photographs
+    from solution.local_contrast import ALONE, PAIRS, Learning
+    from solution.local_layers import Lower
+
+    lower, photographs, seconds = Lower(model, spec), training.photographs, []
+    views = Photographs(photographs.paths, [local.view_of(spec)], photographs.boxes)
+    started = time.perf_counter()
+    given = lower.of(views, local.mirrored(training.viewpoints), never)
+    cells = lower.cells(given)
+    reading = (time.perf_counter() - started) / len(given)
+    learning = Learning(lower.part, lower.prefix, whitened(cells.flatten(0, 1)[:SPREAD].numpy()), 0, lower.device)
+    drawn = torch.arange(2 * PAIRS) % len(given)
+    for learning.step in (0, 1, ALONE, ALONE + 1):  # of each kind one to warm up
+        started = time.perf_counter()
+        learning.learn((cells if learning.step < ALONE else given)[drawn].to(lower.device).float(), np.random.default_rng(0))
+        seconds.append(time.perf_counter() - started)
+    return reading * min(count, PHOTOGRAPHS, HELD_BYTES // lower.bytes) + seconds[1] * ALONE + seconds[3] * (learning.steps - ALONE)
+
+
 def sides(labels: np.ndarray, viewpoints: np.ndarray) -> np.ndarray:
     """A number for each animal and viewpoint (n,); every photograph of an unknown animal (label -1) has its own."""
     view = np.unique(viewpoints, return_inverse=True)[1]
@@ -93,84 +116,6 @@ def sample(groups: np.ndarray, seed: int, most: int) -> np.ndarray:
     mixed = random.permutation(len(groups))
     within = pd.Series(groups[mixed]).groupby(groups[mixed]).cumcount().to_numpy()[np.argsort(mixed)]
     return np.sort(np.lexsort((turn, within // 2, single))[:most])
-
-
-class Reached(Exception):
-    """A network came to the layers of interest; holds what they are given."""
-
-
-class Lower:
-    """A model up to the layers that make its first feature map: what they are given of photographs, computed once."""
-
-    def __init__(self, model, spec: recipe.Spec) -> None:
-        import torch
-
-        self.spec, self.backbone = spec, model.eval().to(memory_format=torch.channels_last).backbone
-        self.device = next(model.parameters()).device
-        size = spec.predict.local_size
-        trial = torch.linspace(-1, 1, 3 * size * size, device=self.device).view(1, 3, size, size)
-        self.prefix, self.part = made_by(self.backbone, trial)
-        self.bytes = 2 * self.given(trial).numel()
-
-    def given(self, images):
-        """Images (n, 3, size, size), normalised, to what the layers are given (n, ...) as float16."""
-        import torch
-
-        def reached(part, given):
-            raise Reached(given[0])
-
-        if not self.prefix:
-            with torch.no_grad():
-                return self.backbone(images)[0].half()
-        hook = self.part.register_forward_pre_hook(reached)
-        try:
-            with torch.no_grad():
-                self.backbone(images)
-        except Reached as stopped:
-            return stopped.args[0].half()
-        finally:
-            hook.remove()
-
-    def of(self, photographs, mirrored: np.ndarray, stop: Callable[[], bool]):
-        """What the layers are given of all photographs, of those `mirrored` (n,) of their mirror images: a tensor (n, ...); None where it was stopped."""
-        import torch
-
-        from solution.models import normalised
-
-        found, square = [], lambda number: photographs[number][0][:, :: -1 if mirrored[number] else 1]
-        with ThreadPoolExecutor(decoders()) as threads:
-            for start in progress(range(0, len(photographs), BATCH), f"{self.spec.name}: places"):
-                if stop():
-                    return None
-                squares = np.stack(list(threads.map(square, range(start, min(start + BATCH, len(photographs))))))
-                found.append(self.given(normalised(torch.from_numpy(squares).to(self.device), self.spec.model)).cpu())
-        return torch.cat(found)
-
-    def cells(self, given):
-        """The cells (n, cells, c) float16 of photographs, by what the layers are given of them (n, ...), as these are now."""
-        import torch
-
-        from solution.places import inner
-
-        with torch.no_grad():
-            return torch.cat([inner(self.part(some.to(self.device).float())).half().cpu() for some in given.split(BATCH)])
-
-
-def made_by(backbone, images):
-    """The layers that make a backbone's first feature map, and what their names begin with there; nn.Identity() and nothing where no module of timm's
-    makes that very map of `images`."""
-    import torch
-
-    modules, name, seen = dict(backbone.named_modules()), backbone.feature_info.module_name()[0], {}
-    part = modules.get(name, modules.get(name.replace(".", "_")))  # as timm's FeatureListNet calls them
-    if part is not None:
-        hook = part.register_forward_hook(lambda part, given, result: seen.update(made=result))
-        with torch.no_grad():
-            map_of = backbone(images)[0]
-        hook.remove()
-        if torch.is_tensor(seen.get("made")) and torch.equal(seen["made"], map_of):
-            return next(own for own, module in modules.items() if module is part) + ".", part
-    return "", torch.nn.Identity()
 
 
 def whitened(cells: np.ndarray):

@@ -7,7 +7,7 @@ Runs on timm 0.5.4 with torch 1.8 as well as on today's.
 """
 
 from pathlib import Path
-from typing import Dict, Sequence
+from typing import Dict, Optional, Sequence
 
 import numpy as np
 import timm
@@ -95,6 +95,12 @@ class EmbeddingModel(nn.Module):
         if maps.shape[3] < self.parts:
             raise InputError(f"model.parts: {self.parts} stripes do not fit into a feature map {maps.shape[3]} wide; take larger images, fewer parts, or model.cut branches")
         return torch.tensor_split(maps, self.parts, dim=3)
+
+
+def path_of(backbone: nn.Module, name: str) -> Optional[str]:
+    """Where in a backbone the module lies that timm's feature_info calls `name`; None where there is none such."""
+    modules = dict(backbone.named_modules())
+    return next((path for path in (name, name.replace(".", "_")) if path in modules), None)  # the second as FeatureListNet has them
 
 
 def normalised(images: torch.Tensor, model: recipe.Model) -> torch.Tensor:

@@ -8,6 +8,7 @@ from torch import nn
 
 from solution import recipe
 from solution.files import InputError
+from solution.models import path_of
 
 FIRST, LAST = 1 / 25, 1 / 250_000  # of the full learning rate, at both ends of one cycle
 MOMENTUM = 0.95, 0.85  # at the ends and at the top of one cycle; Smith, Super-convergence, as fastai has it
@@ -72,13 +73,12 @@ def lowest(backbone: nn.Module, stages: int) -> Set[nn.Module]:
     InputError where timm does not tell which that is."""
     if not stages:
         return set()
-    known, modules = backbone.feature_info.info, dict(backbone.named_modules())
+    known = backbone.feature_info.info
     if stages >= len(known):
         raise InputError(f"train.frozen_stages is {stages}; this backbone has {len(known)} feature maps, and the last is to learn")
-    name = known[stages - 1]["module"]
-    top = modules.get(name, modules.get(name.replace(".", "_")))  # as timm's FeatureListNet calls them
-    if top is None:
+    path = path_of(backbone, known[stages - 1]["module"])
+    if path is None:
         raise InputError(f"train.frozen_stages is {stages}, but timm does not tell which layers of this backbone make a feature map; set it to 0")
-    layers, within = list(modules.values()), set(top.modules())
+    top, layers = backbone.get_submodule(path), list(backbone.modules())
     around = {module for module in layers if module is not top and top in set(module.modules())}
-    return set(layers[: 1 + max(number for number, layer in enumerate(layers) if layer in within)]) - around
+    return set(layers[: 1 + max(map(layers.index, top.modules()))]) - around

@@ -223,10 +223,11 @@ def dry_run(todo: List[recipe.Spec], table: pd.DataFrame, args: argparse.Namespa
     for spec in todo:
         whole_set = training_set(table, args.data, spec)
         part = sift.first_readable(table[table.whale_id != ""], spec.train.batch_size)
-        seconds, megabytes = trial(spec, training_set(part, args.data, spec), args.seed, device)
+        seconds, learning, megabytes = trial(spec, training_set(part, args.data, spec), len(whole_set.labels), args.seed, device)
         steps = len(whole_set.all_labels) // spec.train.batch_size * spec.train.all_epochs
-        total += seconds * steps
-        print(f"{spec.name}: {steps} steps of {spec.train.batch_size} images at {spec.train.size} px, {seconds:.2f} s each: {seconds * steps / 60:.1f} min, {megabytes:.0f} MB" + ", and what local evidence learns afterwards: minutes on a CPU" * bool(spec.predict.local_size))
+        total += seconds * steps + learning
+        further = f", then local evidence learns for {learning / 60:.1f} min" * bool(spec.predict.local_size)
+        print(f"{spec.name}: {steps} steps of {spec.train.batch_size} images at {spec.train.size} px, {seconds:.2f} s each: {seconds * steps / 60:.1f} min{further}, {megabytes:.0f} MB")
     print(f"{len(todo)} models, {len(table)} images of {len(np.setdiff1d(table.whale_id, ''))} whales, on {device}: about {total / 60:.0f} min")
 
 

@@ -399,8 +399,8 @@ def test_a_loss_that_is_no_number_is_noticed_within_an_epoch(tmp_path, data, mon
 def test_a_trial_of_a_step_measures_time_and_memory_and_writes_nothing(tmp_path, data, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one = toying.spec(toying.write_recipe(tmp_path / "recipe.yaml"))
-    seconds, megabytes = fitting.trial(one, toying.training_set(data, one), 0, "cpu")
-    assert 0 < seconds < 60 and 50 < megabytes < 10_000
+    seconds, learning, megabytes = fitting.trial(one, toying.training_set(data, one), 1000, 0, "cpu")
+    assert 0 < seconds < 60 and learning == 0 and 50 < megabytes < 10_000
     assert [file.name for file in tmp_path.iterdir()] == ["recipe.yaml"]
 
 

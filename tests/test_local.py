@@ -12,7 +12,7 @@ from torch import nn
 
 import toy
 import toy_training as toying
-from solution import fitting, images, local, local_contrast, local_fit, models, places, predict, rank, recipe, routes, ties, train
+from solution import fitting, images, local, local_contrast, local_fit, local_layers, models, places, predict, rank, recipe, routes, ties, train
 from solution.files import Failure, InputError
 from solution.pixels import Pixels
 from solution.sift import labelled, training_set
@@ -306,6 +306,22 @@ def test_a_time_limit_may_come_while_it_learns_and_the_rest_gives_the_same_bytes
     assert len(steps) == 1 + local_contrast.STEPS  # none is taken twice
 
 
+def test_a_trial_tells_what_learning_takes_with_so_many_photographs(run, monkeypatch):
+    """In simulated time: 2 s a photograph, 1 s a step of the projection alone and 3 s with the layers, the first of each kind 50 s more."""
+    spec, now, of, learn = recipe.read_spec(run / "weights" / "tiny.json"), [0.0], local_layers.Lower.of, local_contrast.Learning.learn
+
+    def takes(seconds, result):
+        now[0] += seconds
+        return result
+
+    monkeypatch.setattr(local_fit.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(local_layers.Lower, "of", lambda self, photographs, *words: takes(2 * len(photographs), of(self, photographs, *words)))
+    monkeypatch.setattr(local_contrast.Learning, "learn", lambda self, *words: takes({0: 51, 1: 1, 200: 53, 201: 3}[self.step], learn(self, *words)))
+    training = training_set(labelled(run / "test"), run / "test", spec)
+    for count, read in ((1000, 1000), (10_000, local_fit.PHOTOGRAPHS)):
+        assert local_fit.trial(models.load(spec, run / "weights"), spec, training, count) == pytest.approx(2 * read + 200 * 1 + 300 * 3)
+
+
 def test_weights_that_never_look_at_places_are_one_line(run, tmp_path, monkeypatch):
     weights = without_places(run, tmp_path)
     (weights / "tiny.json").write_text((weights / "tiny.json").read_text().replace(f'"local_size": {SIZE}', '"local_size": null'))
@@ -334,7 +350,7 @@ def test_what_is_learned_from_is_what_prediction_sees(run, tmp_path):
     training = training_set(table.assign(viewpoint=np.where(np.arange(len(table)) % 3, "right", "left")), run / "test", spec)
     left = local.mirrored(training.viewpoints)
     views = images.Photographs(training.photographs.paths, [local.view_of(spec)], training.photographs.boxes)
-    lower = local_fit.Lower(models.load(spec, weights), spec)
+    lower = local_layers.Lower(models.load(spec, weights), spec)
     given = lower.of(views, left, local_fit.never)
     assert given.dtype == torch.float16 and len(given) == len(table) and given[0].numel() * 2 == lower.bytes
     sight = places.read_sight(weights / "local" / "tiny.npz", lower.backbone)
@@ -355,7 +371,7 @@ def spec_of(folder, backbone, stages):
 def test_the_layers_that_learn_are_those_that_make_the_map_of_what_they_are_given(tmp_path, backbone, stages):
     spec = spec_of(tmp_path, backbone, stages)
     model = models.EmbeddingModel(spec.model).eval()
-    lower, images_seen = local_fit.Lower(model, spec), torch.rand(2, 3, SIZE, SIZE)
+    lower, images_seen = local_layers.Lower(model, spec), torch.rand(2, 3, SIZE, SIZE)
     with torch.no_grad():
         maps = model.backbone(images_seen)[0]
         assert torch.allclose(lower.part(lower.given(images_seen).float()), maps, atol=2e-2 * float(maps.abs().max()))
@@ -368,7 +384,7 @@ def test_where_no_layer_makes_the_map_only_the_projection_learns(tmp_path):
     spec = spec_of(tmp_path, "tf_efficientnet_lite0", (3, 4))
     model = models.EmbeddingModel(spec.model).eval()
     model.backbone.feature_info.info[3]["module"] = "elsewhere"
-    lower, images_seen = local_fit.Lower(model, spec), torch.rand(2, 3, SIZE, SIZE)
+    lower, images_seen = local_layers.Lower(model, spec), torch.rand(2, 3, SIZE, SIZE)
     with torch.no_grad():
         assert lower.prefix == "" and torch.equal(lower.part(lower.given(images_seen)), model.backbone(images_seen)[0].half())
 
