@@ -375,7 +375,7 @@ def test_without_viewpoints_every_model_ranks_and_one_line_says_so(capsys):
 
 def test_the_default_ranks_by_cosine_and_travels_as_no_file(tmp_path):
     (tmp_path / "rank.json").write_text("{}")
-    assert recipe.plain(recipe.Rank()) == {"fusion": "concatenate", "rerank": "none", "neighbours": None, "power": None, "weights": [0.4, 0.4, 0.2], "cosine": 0.3, "candidates": 100, "evidence": 3.0}
+    assert recipe.plain(recipe.Rank()) == {"fusion": "concatenate", "rerank": "none", "neighbours": None, "power": None, "weights": [0.4, 0.4, 0.2], "cosine": 0.3, "candidates": 100, "evidence": 4.0}
     recipe.write_rank(recipe.Rank(), tmp_path)
     assert list(tmp_path.iterdir()) == [] and recipe.read_rank(tmp_path) == recipe.Rank()
 

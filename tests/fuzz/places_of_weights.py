@@ -122,7 +122,7 @@ def of_solution(root: Path) -> dict[str, Command]:
         "quantize": Command(place, quantize.main, ["--data", "{case}/fold/test", "--weights", "{case}/weights"], in_data[:1] * 2 + in_weights, ["fold/test", "weights"], nothing, [["--photographs", "2"], ["--photographs", "0"], ["--seed", "9" * 30]],
                             patched=lambda: mock.patch.multiple(quantize, decided=lambda *rest: "not run here"), **ranked),
         "train --dry-run": Command(trained, train.main, [*training, "--output", "{case}/out/weights", "--dry-run"], ["recipe.yaml"] * 4 + ["data/metadata.csv"] * 2, ["data", "recipe.yaml"], nothing, wrapped=files.run, says=said,
-                                   fails=("lower train.learning_rate",), patched=lambda: mock.patch("solution.fitting.trial", lambda *rest: (0.01, 100.0))),
+                                   fails=("lower train.learning_rate",), patched=lambda: mock.patch("solution.fitting.trial", lambda *rest: (0.01, 0.0, 100.0))),
         "train": Command(trained, train.main, [*training, "--output", "{case}/out/weights"], ["recipe.yaml"] * 2 + ["data/metadata.csv"] * 3, ["data", "recipe.yaml"], nothing, wrapped=files.run, says=said, starts=("git",),
                          fails=("lower train.learning_rate",), stays=("weights", "weights.resume"), patched=offline_training),
         "train --resume": Command(trained, train.main, [*training, "--output", "{case}/weights", "--resume"], ["weights/provenance.json"] * 2 + ["weights/recipe.yaml"] * 2 + ["recipe.yaml", "data/metadata.csv"], ["data", "recipe.yaml", "weights", "."],
