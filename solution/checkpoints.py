@@ -5,6 +5,8 @@ from pathlib import Path
 
 from solution import recipe
 
+CHECKPOINT_SECONDS = 600.0  # that a kill costs at most, where an epoch, or what local evidence learns, takes longer
+
 
 def place(weights: Path, spec: recipe.Spec) -> Path:
     weights = weights.resolve()  # `.` has no name

@@ -22,13 +22,13 @@ from torch.utils.data import DataLoader
 
 from solution import centres, checkpoints, gallery, local_fit, models, norms, recipe, schedule, sound
 from solution.batches import Augmented, Batches, TrainingSet
+from solution.checkpoints import CHECKPOINT_SECONDS
 from solution.files import Failure, InputError, arrays, check_room, progress, whole, write_arrays
 from solution.losses import Objective
 from solution.places import Sight, write_sight
 from solution.weights import load_pretrained
 
 CHECK_STEPS = 20  # between looks at the loss, each of which waits for the GPU
-CHECKPOINT_SECONDS = 600.0  # that a kill costs at most, where an epoch takes longer
 
 
 class Trainee(nn.Module):

@@ -1,7 +1,7 @@
 """What tells individuals apart, cell by cell: the layers that make a feature map, and the projection of its channels, trained until photographs of
 one animal have the most in common.
 
-    learning = Learning(part, whitening, seed, device)
+    learning = Learning(part, prefix, whitening, seed, device)
     done = learning.run(given, cells, groups, whales, stop)        # False where stop() said so; the next run goes on from there
 
 Each step draws PAIRS animals and of each two photographs from the same side. The evidence of places.py between every first and every second
@@ -16,7 +16,7 @@ of one through the whole network.
 import copy
 import math
 import sys
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Tuple
 
 import numpy as np
 import torch

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from solution import recipe
+from solution.checkpoints import CHECKPOINT_SECONDS
 from solution.device import chosen, decoders
 from solution.files import InputError, alone, natural, run
 
@@ -27,7 +28,6 @@ State = Dict[str, np.ndarray]  # how far a local_contrast.Learning is
 PHOTOGRAPHS = 2048  # at most
 HELD_BYTES = 2 << 30  # of what the layers that learn are given of them
 SPREAD = 100_000  # cells, for the covariances of a hundred channels or some hundreds
-KEEP_SECONDS = 600.0  # that a kill costs at most
 LEAST = 1e-6  # of the largest variance: what is below it is noise
 
 
@@ -43,7 +43,7 @@ def place(weights: Path, spec: recipe.Spec) -> Path:
 def fitted(model, spec: recipe.Spec, training, seed: int, stop: Callable[[], bool] = never, begun: Optional[State] = None, keep: Optional[Callable[[State], None]] = None):
     """The places.Sight of a trained models.EmbeddingModel, from some of the photographs of the batches.TrainingSet it was trained on; None where `stop()` said so before.
 
-    `keep` is given how far it is, when it is stopped and every KEEP_SECONDS; with that as `begun` it goes on from there, to the same result.
+    `keep` is given how far it is, when it is stopped and every CHECKPOINT_SECONDS; with that as `begun` it goes on from there, to the same result.
     The model is left in evaluation mode.
     """
     import torch
@@ -57,7 +57,7 @@ def fitted(model, spec: recipe.Spec, training, seed: int, stop: Callable[[], boo
         print(f"{spec.name}: metadata.csv has no viewpoint; local evidence takes all photographs for seen from one side", file=sys.stderr)
     lower = Lower(model, spec)
     photographs, groups = training.photographs, sides(training.labels, training.viewpoints)
-    some = sample(groups, seed, min(PHOTOGRAPHS, HELD_BYTES // lower.bytes))
+    some = sample(groups, seed, most(lower))
     views = Photographs([photographs.paths[number] for number in some], [local.view_of(spec)], [photographs.boxes[number] for number in some])
     given = lower.of(views, local.mirrored(training.viewpoints[some]), stop)
     if given is None:
@@ -67,14 +67,19 @@ def fitted(model, spec: recipe.Spec, training, seed: int, stop: Callable[[], boo
     learning = Learning(lower.part, lower.prefix, whitened(drawn.numpy()), seed, lower.device)
     if begun:
         learning.resume(begun)
-    due = time.monotonic() + KEEP_SECONDS
+    due = time.monotonic() + CHECKPOINT_SECONDS
     while not learning.run(given, cells, groups[some], training.labels[some], lambda: stop() or time.monotonic() >= due):
         if keep:
             keep(learning.state())
         if stop():
             return None
-        due = time.monotonic() + KEEP_SECONDS
+        due = time.monotonic() + CHECKPOINT_SECONDS
     return learning.sight()
+
+
+def most(lower) -> int:
+    """Photographs that are learned from, by what the layers are given of one."""
+    return min(PHOTOGRAPHS, HELD_BYTES // lower.bytes)
 
 
 def trial(model, spec: recipe.Spec, training, count: int) -> float:
@@ -98,7 +103,7 @@ def trial(model, spec: recipe.Spec, training, count: int) -> float:
         started = time.perf_counter()
         learning.learn((cells if learning.step < ALONE else given)[drawn].to(lower.device).float(), np.random.default_rng(0))
         seconds.append(time.perf_counter() - started)
-    return reading * min(count, PHOTOGRAPHS, HELD_BYTES // lower.bytes) + seconds[1] * ALONE + seconds[3] * (learning.steps - ALONE)
+    return reading * min(count, most(lower)) + seconds[1] * ALONE + seconds[3] * (learning.steps - ALONE)
 
 
 def sides(labels: np.ndarray, viewpoints: np.ndarray) -> np.ndarray:
